@@ -1,1 +1,74 @@
-//! Under construction.
+//! Write Flowbay node types in Rust.
+//!
+//! A node type is a struct that implements [`Node`]; a plugin is a `cdylib` that lists its node types in
+//! [`export_plugin!`]. That is all the host needs to load it, and to swap it for a newer build while flows run.
+//!
+//! ```
+//! use flowbay_sdk::prelude::*;
+//!
+//! /// Turns `msg.payload` into lower case.
+//! struct LowerCase;
+//!
+//! #[node("lower-case", category = "function", inputs = 1, outputs = 1)]
+//! impl Node for LowerCase {
+//!     type Config = NoConfig;
+//!
+//!     fn new(_config: NoConfig, _ctx: &Ctx) -> Result<Self, Error> {
+//!         Ok(LowerCase)
+//!     }
+//!
+//!     async fn on_input(&self, mut msg: Msg, ctx: &Ctx) -> Result<(), Error> {
+//!         let text = msg.payload().as_str().unwrap_or_default().to_lowercase();
+//!         msg.set("payload", text);
+//!         ctx.send(msg);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! export_plugin!(LowerCase);
+//! ```
+//!
+//! **Threads.** A plugin has none. All its code runs on the host's threads, several at a time, and must not block
+//! them; [`Ctx::spawn`] and [`Ctx::sleep`] are the ways to do something later. Sockets belong to the host too
+//! ([`HostStream`], [`Ctx::dial`]): that is what lets a connection outlive the code behind it.
+
+mod config;
+mod connection;
+mod context;
+mod error;
+mod http;
+mod node;
+mod node_type;
+mod plugin;
+pub mod prelude;
+mod status;
+mod tls_hook;
+
+pub use config::{AnyConfig, NoConfig, lenient};
+pub use connection::{Connection, ConnectionEnd, HostStream, Session};
+pub use context::{Ctx, DialOptions};
+pub use error::Error;
+pub use flowbay_abi::{
+    host::{ContextScope, LogLevel, Queued},
+    io::Received,
+    message::{self, Msg},
+    path::{self, PropertyPath},
+    value::{self, Array, Blob, Object, Str, Value},
+};
+pub use flowbay_sdk_macros::node;
+pub use http::{Request, Response, UpgradeAnswer, UpgradeRequest};
+pub use node::Node;
+pub use node_type::{NodeType, Role};
+pub use status::Status;
+
+/// What the macros of this crate expand to. Not for use by hand, and without any promise.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::plugin::{Plugin, create_node, describe_plugin, root};
+    pub use abi_stable::library::{
+        __call_root_module_loader as call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult,
+    };
+    pub use flowbay_abi::{
+        host::HostNode, node::AbiNode, node::NodeError, root::PluginRootRef, value::Value,
+    };
+}

@@ -1,0 +1,222 @@
+//! The trait that node authors implement, and its adapter to the boundary.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use abi_stable::std_types::RResult;
+use flowbay_abi::{
+    FfiFuture, io as abi_io,
+    message::Msg,
+    node::{NodeError, Outcome, PluginNode, Via},
+    panics::{catch, guarded, guarded_box},
+    value::Value,
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Connection, ConnectionEnd, Ctx, Error, NodeType, Request, Response, UpgradeAnswer, UpgradeRequest,
+    connection,
+};
+
+/// A node type. One value of it is one node of a running flow.
+///
+/// All methods take `&self` and may be called on several threads at a time; only `on_input` is called serially
+/// (unless the type declares a concurrency), each call waiting until the one before has finished. State that
+/// changes goes into atomics or a `Mutex` (never held across an `await`).
+///
+/// Every method may panic: the panic is reported under the node's id, and the flow goes on.
+pub trait Node: Sized + Send + Sync + 'static {
+    /// The type's description; written by the `#[node]` attribute.
+    const TYPE: NodeType;
+
+    /// The node's properties in the flow file: any struct that derives `Deserialize`. Properties it does not name
+    /// are ignored; a missing or ill-typed one is reported with the node's id and the property's name.
+    type Config: DeserializeOwned;
+
+    /// Creates the node. It may read its surroundings through `ctx`, but has no effects yet: other nodes may not
+    /// exist, and in a hot swap its predecessor is still at work. What such a predecessor saved is
+    /// [`Ctx::restored`].
+    ///
+    /// # Errors
+    /// The node cannot exist; it is reported with its id and type, and the rest of the flow runs without it.
+    fn new(config: Self::Config, ctx: &Ctx) -> Result<Self, Error>;
+
+    /// A message arrived. Returning `Ok` completes it.
+    ///
+    /// # Errors
+    /// Reported to Catch nodes with the message as it arrived.
+    fn on_input(&self, msg: Msg, ctx: &Ctx) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = (msg, ctx);
+        async { Err(Error::ignored()) }
+    }
+
+    /// A message arrived that another node addressed to this one ([`Ctx::deliver`]), not through a wire.
+    ///
+    /// # Errors
+    /// As `on_input`.
+    fn on_direct(&self, msg: Msg, ctx: &Ctx) -> impl Future<Output = Result<(), Error>> + Send {
+        self.on_input(msg, ctx)
+    }
+
+    /// The node's own task, begun when all nodes of the deployment exist and dropped when the node has closed.
+    /// The place of sources and timers, and of effects that must come once at the start.
+    ///
+    /// # Errors
+    /// Reported to the log; the node stays.
+    fn run(&self, ctx: &Ctx) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+
+    /// The node is being stopped; `removed` when it is gone from the configuration. After this (or after the close
+    /// timeout) its tasks and connections are dropped.
+    fn on_close(&self, removed: bool, ctx: &Ctx) -> impl Future<Output = ()> + Send {
+        let _ = (removed, ctx);
+        async {}
+    }
+
+    /// A WebSocket upgrade for a path that the node registered with [`Ctx::register_upgrade`].
+    fn on_upgrade(&self, request: UpgradeRequest, ctx: &Ctx) -> UpgradeAnswer {
+        let _ = (request, ctx);
+        UpgradeAnswer::refuse(404)
+    }
+
+    /// An HTTP request for a route that the node registered.
+    fn on_request(&self, request: Request, ctx: &Ctx) -> impl Future<Output = Response> + Send {
+        let _ = (request, ctx);
+        async { Response::status(404) }
+    }
+
+    /// A connection of the node's: an accepted upgrade or one given to [`Ctx::attach`].
+    fn on_connection(&self, connection: Connection, ctx: &Ctx) -> impl Future<Output = ConnectionEnd> + Send {
+        let _ = (connection, ctx);
+        async { ConnectionEnd::Closed }
+    }
+
+    /// The state to give to this node's successor when newer code is swapped in, which finds it in
+    /// [`Ctx::restored`]; `None` when there is nothing to keep. Must change nothing: the swap may be undone.
+    ///
+    /// # Errors
+    /// The swap is undone.
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(None)
+    }
+}
+
+/// A node and its context, as the boundary holds them.
+pub(crate) struct Adapter<N> {
+    node: Arc<N>,
+    ctx: Ctx,
+}
+
+impl<N: Node> Adapter<N> {
+    pub(crate) fn new(node: Arc<N>, ctx: Ctx) -> Self {
+        Self { node, ctx }
+    }
+
+    fn input(&self, msg: Msg, via: Via) -> Outcome {
+        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        let future: Pin<Box<dyn Future<Output = RResult<(), NodeError>> + Send>> = match via {
+            Via::Wire => Box::pin(async move { finished(node.on_input(msg, &ctx).await) }),
+            Via::Direct => Box::pin(async move { finished(node.on_direct(msg, &ctx).await) }),
+        };
+        poll_once(future)
+    }
+}
+
+fn finished(result: Result<(), Error>) -> RResult<(), NodeError> {
+    match result {
+        Ok(()) => RResult::ROk(()),
+        Err(error) => RResult::RErr(error.into_abi().unwrap_or_else(NodeError::ignored)),
+    }
+}
+
+/// Most handlers never wait: they are done after one poll, and no future crosses.
+fn poll_once(mut future: Pin<Box<dyn Future<Output = RResult<(), NodeError>> + Send>>) -> Outcome {
+    match catch(|| future.as_mut().poll(&mut Context::from_waker(Waker::noop()))) {
+        Ok(Poll::Ready(RResult::ROk(()))) => Outcome::Done,
+        Ok(Poll::Ready(RResult::RErr(error))) if error.is_ignored() => Outcome::Ignored,
+        Ok(Poll::Ready(RResult::RErr(error))) => Outcome::Failed(error),
+        Ok(Poll::Pending) => {
+            Outcome::Pending(guarded_box(future, |text| RResult::RErr(NodeError::from_panic(text))))
+        }
+        Err(text) => Outcome::Failed(NodeError::from_panic(text)),
+    }
+}
+
+impl<N: Node> PluginNode for Adapter<N> {
+    fn on_start(&self) {
+        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        let mut task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            if let Err(error) = node.run(&ctx).await {
+                ctx.report_error(error, None);
+            }
+        });
+        // A node without a task of its own is done here and costs none.
+        if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.ctx.spawn(task);
+        }
+    }
+
+    fn on_input(&self, msg: Msg, via: Via) -> Outcome {
+        self.input(msg, via)
+    }
+
+    fn on_close(&self, removed: bool) -> FfiFuture<()> {
+        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        let log = self.ctx.clone();
+        guarded(
+            async move {
+                let closing = async { node.on_close(removed, &ctx).await };
+                let mut closing = std::pin::pin!(closing);
+                std::future::poll_fn(|cx| match catch(|| closing.as_mut().poll(cx)) {
+                    Ok(polled) => polled,
+                    Err(text) => {
+                        log.report_error(Error::new(text), None);
+                        Poll::Ready(())
+                    }
+                })
+                .await;
+            },
+            |_| (),
+        )
+    }
+
+    fn on_upgrade(&self, request: Value, ticket: u64) -> Value {
+        self.node.on_upgrade(UpgradeRequest::new(request, ticket), &self.ctx).into_value()
+    }
+
+    fn on_request(&self, request: Value) -> FfiFuture<Value> {
+        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        guarded(async move { node.on_request(Request::new(request), &ctx).await.into_value() }, |text| {
+            Response::status(500).body(text).into_value()
+        })
+    }
+
+    fn on_connection(&self, connection: abi_io::Connection) -> FfiFuture<abi_io::ConnectionEnd> {
+        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        let log = self.ctx.clone();
+        let connection = connection::from_abi(connection);
+        let session = connection.session.id().clone();
+        let serve = async move { connection::end_to_abi(node.on_connection(connection, &ctx).await) };
+        let mut serve = Box::pin(serve);
+        guarded(
+            std::future::poll_fn(move |cx| match catch(|| serve.as_mut().poll(cx)) {
+                Ok(polled) => polled,
+                Err(text) => {
+                    log.report_error(Error::new(format!("session {session}: {text}")), None);
+                    Poll::Ready(abi_io::ConnectionEnd::Closed)
+                }
+            }),
+            |_| abi_io::ConnectionEnd::Closed,
+        )
+    }
+
+    fn save(&self) -> Result<Option<Value>, NodeError> {
+        self.node.save().map_err(|error| error.into_abi().unwrap_or_else(|| NodeError::new("not saved")))
+    }
+}

@@ -1,0 +1,154 @@
+//! What a node type says of itself before any node of it exists.
+
+use flowbay_abi::value::{Object, Value};
+
+/// What the host does with nodes of a type beyond delivering messages to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing more.
+    Plain,
+    /// It holds configuration that other nodes refer to; it has no wires.
+    Config,
+    /// It receives the errors of the nodes in its scope.
+    Catch,
+    /// It receives the status changes of the nodes in its scope.
+    Status,
+    /// It receives the messages that the nodes in its scope have completed.
+    Complete,
+    /// It receives from link outs.
+    LinkIn,
+    /// It is wired to link ins by their ids.
+    LinkOut,
+    /// It calls link ins and waits for the return.
+    LinkCall,
+    /// Messages begin in it.
+    Source,
+}
+
+impl Role {
+    /// The role's name in the plugin's description.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Plain => "plain",
+            Role::Config => "config",
+            Role::Catch => "catch",
+            Role::Status => "status",
+            Role::Complete => "complete",
+            Role::LinkIn => "link-in",
+            Role::LinkOut => "link-out",
+            Role::LinkCall => "link-call",
+            Role::Source => "source",
+        }
+    }
+}
+
+/// A node type's description: its name in flow files, what the palette shows, how the host treats it.
+///
+/// The `#[node]` attribute writes one from its arguments, which have the names of the methods here.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeType {
+    name: &'static str,
+    role: Role,
+    category: &'static str,
+    color: &'static str,
+    icon: &'static str,
+    align: &'static str,
+    inputs: u32,
+    outputs: u32,
+    concurrency: u32,
+    html: &'static str,
+}
+
+impl NodeType {
+    /// A plain type with no inputs and no outputs.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            role: Role::Plain,
+            category: "",
+            color: "#dddddd",
+            icon: "",
+            align: "left",
+            inputs: 0,
+            outputs: 0,
+            concurrency: 1,
+            html: "",
+        }
+    }
+
+    /// What the host does with it; plain unless said.
+    #[must_use]
+    pub const fn role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    /// The palette category; `config` for config nodes.
+    #[must_use]
+    pub const fn category(self, category: &'static str) -> Self {
+        Self { category, ..self }
+    }
+
+    /// The background colour, as CSS writes it.
+    #[must_use]
+    pub const fn color(self, color: &'static str) -> Self {
+        Self { color, ..self }
+    }
+
+    /// The icon's file name.
+    #[must_use]
+    pub const fn icon(self, icon: &'static str) -> Self {
+        Self { icon, ..self }
+    }
+
+    /// The side of the icon: `left` or `right`.
+    #[must_use]
+    pub const fn align(self, align: &'static str) -> Self {
+        Self { align, ..self }
+    }
+
+    /// Number of inputs: 0 or 1.
+    #[must_use]
+    pub const fn inputs(self, inputs: u32) -> Self {
+        Self { inputs, ..self }
+    }
+
+    /// Number of outputs, where it does not depend on a node's configuration.
+    #[must_use]
+    pub const fn outputs(self, outputs: u32) -> Self {
+        Self { outputs, ..self }
+    }
+
+    /// How many messages a node may have in hand at a time: 1 unless said, 0 for any number. With one, the next
+    /// message waits until the node is done with the last.
+    #[must_use]
+    pub const fn concurrency(self, concurrency: u32) -> Self {
+        Self { concurrency, ..self }
+    }
+
+    /// The editor form and help, in the form of Node-RED's `.html` files.
+    #[must_use]
+    pub const fn html(self, html: &'static str) -> Self {
+        Self { html, ..self }
+    }
+
+    /// The type's name in flow files.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    #[doc(hidden)]
+    pub fn to_value(&self) -> Value {
+        let mut object = Object::new();
+        object.insert("type", self.name);
+        object.insert("role", self.role.name());
+        object.insert("category", self.category);
+        object.insert("color", self.color);
+        object.insert("icon", self.icon);
+        object.insert("align", self.align);
+        object.insert("inputs", i64::from(self.inputs));
+        object.insert("outputs", i64::from(self.outputs));
+        object.insert("concurrency", i64::from(self.concurrency));
+        object.insert("html", self.html);
+        Value::Object(object)
+    }
+}
