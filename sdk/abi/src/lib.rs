@@ -1,7 +1,7 @@
 //! The boundary between the Flowbay host and its plugins.
 //!
-//! Both sides compile this crate. It holds what crosses and nothing else: the [value tree](value) that messages are
-//! made of, the [node](node) as the host calls it, the [host](host) as a node calls it, the [streams and
+//! Both sides compile this crate. It holds what crosses and nothing else: the [value tree](mod@value) that messages are
+//! made of, the [node] as the host calls it, the [host] as a node calls it, the [streams and
 //! sessions](io), the exported [root], and the [version] with its promise. Every call is a C function in a table
 //! that only grows at the end; a panic never crosses. `unsafe` is here so that neither side needs it: each table
 //! comes with a safe trait for the side that implements it and a safe handle for the side that calls it.

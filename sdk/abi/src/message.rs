@@ -185,7 +185,10 @@ mod tests {
         msg.set(MSGID, "00f1");
         msg.set(TOPIC, "t");
         msg.set(PAYLOAD, 5);
-        assert_eq!((msg.id(), msg.topic().as_str(), msg.payload().as_i64()), (Some("00f1"), Some("t"), Some(5)));
+        assert_eq!(
+            (msg.id(), msg.topic().as_str(), msg.payload().as_i64()),
+            (Some("00f1"), Some("t"), Some(5))
+        );
         assert_eq!(msg.keys().map(|key| key.as_str()).collect::<Vec<_>>(), [PAYLOAD, MSGID, TOPIC]);
         msg.set(MSGID, 7);
         assert_eq!(msg.id(), None, "an id that is not text is none");

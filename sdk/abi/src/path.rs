@@ -293,9 +293,9 @@ impl Parser<'_> {
             None => (inner, true),
         };
         let parser = Parser { text: inner, parts: Vec::new(), depth: self.depth + 1 };
-        let path = parser
-            .parse(box_first)
-            .map_err(|reason| format!("in the reference at position {}: {reason}", self.position(open + 1)))?;
+        let path = parser.parse(box_first).map_err(|reason| {
+            format!("in the reference at position {}: {reason}", self.position(open + 1))
+        })?;
         self.parts.push(Part::Reference(path));
         Ok(close + 1)
     }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
+    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -237,7 +238,11 @@ impl<'de> Source<'de> {
         }
     }
 
-    fn visit_object<V: Visitor<'de>>(self, object: &'de Object, visitor: V) -> Result<V::Value, ConvertError> {
+    fn visit_object<V: Visitor<'de>>(
+        self,
+        object: &'de Object,
+        visitor: V,
+    ) -> Result<V::Value, ConvertError> {
         self.check_depth()?;
         visitor.visit_map(Properties { source: self, properties: object.iter(), current: None })
     }

@@ -113,6 +113,7 @@ impl fmt::Debug for Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::{Array, Value};
     use std::sync::Arc;
 
     #[repr(C)]
@@ -150,5 +151,19 @@ mod tests {
     fn different_objects_are_different() {
         let released = Arc::default();
         assert_ne!(handle(&released), handle(&released));
+    }
+
+    #[test]
+    fn a_handle_inside_a_value_is_shared_with_it_and_is_null_in_json() {
+        let released = Arc::new(AtomicUsize::new(0));
+        let value = Value::from(handle(&released));
+        let list = Value::from(Array::from([Value::from(vec![value.clone()])]));
+        assert_eq!((value.type_name(), list.to_json().as_deref()), ("object", Ok("[[null]]")));
+        assert_eq!(list[0][0], value);
+        assert_eq!(value.as_handle().map(Handle::kind), Some(7));
+        drop(value);
+        assert_eq!(released.load(Ordering::SeqCst), 0);
+        drop(list);
+        assert_eq!(released.load(Ordering::SeqCst), 1);
     }
 }

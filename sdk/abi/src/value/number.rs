@@ -11,7 +11,7 @@ pub fn number_to_js_string(number: f64) -> String {
 pub(crate) fn float_as_i64(float: f64) -> Option<i64> {
     /// 2^63, the first value too large for `i64`.
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    ((-LIMIT..LIMIT).contains(&float) && float.trunc() == float).then_some(float as i64)
+    ((-LIMIT..LIMIT).contains(&float) && float as i64 as f64 == float).then_some(float as i64)
 }
 
 /// Appends the decimal digits of an integer.

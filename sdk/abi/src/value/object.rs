@@ -93,9 +93,7 @@ impl Object {
         let (key, value) = (key.into(), value.into());
         let position = self.entries.as_slice().iter().position(|entry| entry.key == key);
         match position {
-            Some(position) => {
-                Some(std::mem::replace(&mut self.entries.make_mut()[position].value, value))
-            }
+            Some(position) => Some(std::mem::replace(&mut self.entries.make_mut()[position].value, value)),
             None => {
                 self.entries.push(Entry { key, value });
                 None

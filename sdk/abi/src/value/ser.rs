@@ -90,7 +90,11 @@ fn check_depth<E: ser::Error>(depth: usize) -> Result<(), E> {
     if depth >= MAX_DEPTH { Err(E::custom(ConvertError::too_deep())) } else { Ok(()) }
 }
 
-fn serialize_array<S: ser::Serializer>(array: &Array, depth: usize, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_array<S: ser::Serializer>(
+    array: &Array,
+    depth: usize,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     check_depth(depth)?;
     let mut list = serializer.serialize_seq(Some(array.len()))?;
     for value in array {

@@ -351,7 +351,8 @@ mod tests {
     /// Strings around every boundary of the two forms, with characters of one to four bytes.
     fn samples() -> Vec<String> {
         let mut samples: Vec<String> = (0..40).map(|len| "x".repeat(len)).collect();
-        samples.extend(["\0", "\0\0", "é", "日本語", "😀", "14 bytes + é", "13 bytes++ é日"].map(String::from));
+        samples
+            .extend(["\0", "\0\0", "é", "日本語", "😀", "14 bytes + é", "13 bytes++ é日"].map(String::from));
         samples.push("語".repeat(5));
         samples.push("語".repeat(6));
         samples.push("z".repeat(100_000));

@@ -1,0 +1,376 @@
+use super::*;
+
+use hyper::Method;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::http::routes::Handler;
+
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const HANDSHAKE: &str = "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// A server with these settings on a free port, and its routes.
+async fn server(settings: Settings) -> (RunningServer, Arc<Routes>) {
+    let routes = Arc::new(Routes::new());
+    let settings = Settings { port: 0, ..settings };
+    let server = Server::bind(&settings, Arc::clone(&routes), AdminGuard::loopback_only()).await.unwrap();
+    (server.start(), routes)
+}
+
+fn request(
+    access: Access,
+    method: Method,
+    answer: impl Fn(HttpRequest) -> HttpResponse + Send + Sync + 'static,
+) -> Handler {
+    let handler = move |request: HttpRequest| -> BoxFuture<HttpResponse> {
+        let response = answer(request);
+        Box::pin(async { response })
+    };
+    Handler::Request(access, method, Arc::new(handler))
+}
+
+fn upgrade(answer: impl Fn(UpgradeRequest) -> UpgradeAnswer + Send + Sync + 'static) -> Handler {
+    let handler = move |request: UpgradeRequest| -> BoxFuture<UpgradeAnswer> {
+        let answer = answer(request);
+        Box::pin(async { answer })
+    };
+    Handler::Upgrade(Arc::new(handler))
+}
+
+/// Accepts with the first offered subprotocol and sends back what comes, beginning with what came early.
+fn echo() -> Handler {
+    upgrade(|request| UpgradeAnswer::Accept {
+        protocol: request.protocols.first().cloned(),
+        headers: hyper::HeaderMap::new(),
+        on_stream: Box::new(|mut stream, early| {
+            tokio::spawn(async move {
+                let mut buffer = [0; 1024];
+                stream.write_all(&early).await?;
+                loop {
+                    let length = stream.read(&mut buffer).await?;
+                    if length == 0 {
+                        return io::Result::Ok(());
+                    }
+                    stream.write_all(&buffer[..length]).await?;
+                }
+            });
+        }),
+    })
+}
+
+async fn connect(server: &RunningServer) -> TcpStream {
+    TcpStream::connect(server.local_addr()).await.unwrap()
+}
+
+/// Sends this and reads until the server closes.
+async fn ask(server: &RunningServer, text: &str) -> String {
+    let mut client = connect(server).await;
+    client.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap_or_else(|error| panic!("{error} after {answer:?}"));
+    String::from_utf8(answer).unwrap()
+}
+
+/// Reads until what was read ends with this.
+async fn read_until(client: &mut TcpStream, end: &str) -> String {
+    let mut answer = Vec::new();
+    while !answer.ends_with(end.as_bytes()) {
+        let byte = client.read_u8().await;
+        answer
+            .push(byte.unwrap_or_else(|error| panic!("{error} after {}", String::from_utf8_lossy(&answer))));
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+fn status(answer: &str) -> u16 {
+    let status = answer.strip_prefix("HTTP/1.1 ").or_else(|| answer.strip_prefix("HTTP/1.0 "));
+    status.and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
+}
+
+#[tokio::test]
+async fn an_accepted_handshake_hands_the_stream_over_with_what_came_early() {
+    let (server, routes) = server(Settings::default()).await;
+    routes.add("n1", "ws/echo", echo()).unwrap();
+    let mut client = connect(&server).await;
+    let handshake = format!("GET /ws/echo?room=1 HTTP/1.1\r\n{HANDSHAKE}\r\nearly");
+    client.write_all(handshake.as_bytes()).await.unwrap();
+    let answer = read_until(&mut client, "\r\n\r\n").await;
+    assert_eq!(
+        answer,
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    );
+    read_until(&mut client, "early").await;
+    client.write_all(b"late").await.unwrap();
+    read_until(&mut client, "late").await;
+}
+
+#[tokio::test]
+async fn the_chosen_subprotocol_is_answered_and_the_request_reaches_the_node_whole() {
+    let (server, routes) = server(Settings::default()).await;
+    let (seen, mut requests) = mpsc::unbounded_channel();
+    let handler = upgrade(move |request| {
+        seen.send(request).unwrap();
+        UpgradeAnswer::Refuse(HttpResponse::text(StatusCode::UNAUTHORIZED, "Unauthorized"))
+    });
+    routes.add("n1", "/refusing", handler).unwrap();
+    routes.add("n2", "/echo", echo()).unwrap();
+
+    let offer = format!("HTTP/1.1\r\n{HANDSHAKE}Sec-WebSocket-Protocol: foo, bar\r\n\r\n");
+    let answer = ask(&server, &format!("GET /refusing?a=%20b {offer}")).await;
+    assert_eq!(status(&answer), 401);
+    assert!(answer.contains("connection: close\r\n") && answer.ends_with("\r\n\r\nUnauthorized"), "{answer}");
+    let request = requests.recv().await.unwrap();
+    assert_eq!((request.path.as_str(), request.query.as_deref()), ("/refusing", Some("a=%20b")));
+    assert_eq!(request.protocols, ["foo", "bar"]);
+    assert_eq!(request.headers["host"], "localhost");
+    assert!(request.remote.ip().is_loopback());
+
+    let mut client = connect(&server).await;
+    client.write_all(format!("GET /echo {offer}").as_bytes()).await.unwrap();
+    let answer = read_until(&mut client, "\r\n\r\n").await;
+    assert!(answer.contains("\r\nsec-websocket-protocol: foo\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn bad_handshakes_get_node_reds_400_and_the_connection_is_closed() {
+    let (server, routes) = server(Settings::default()).await;
+    routes.add("n1", "/ws", echo()).unwrap();
+    for (from, to) in [
+        ("GET", "POST"),
+        ("Upgrade: websocket", "Upgrade: h2c"),
+        ("Connection: Upgrade", "Connection: keep-alive"),
+        ("Version: 13", "Version: 7"),
+        (KEY, ""),
+        ("jZQ==", "jZQ="),
+        (KEY, "Content-Length: 3\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+    ] {
+        let handshake = format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n");
+        let bad = handshake.replacen(from, to, 1);
+        assert_ne!(bad, handshake);
+        let answer = ask(&server, &bad).await;
+        assert_eq!(status(&answer), 400, "{bad}");
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert!(answer.contains("content-type: text/html\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nBad Request"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_nobody_owns_is_404_at_once_and_so_is_a_listeners_path_without_handshake() {
+    let (server, routes) = server(Settings::default()).await;
+    routes.add("n1", "/ws", echo()).unwrap();
+    for path in ["/nobody", "/WS", "/ws/", "/"] {
+        let answer = ask(&server, &format!("GET {path} HTTP/1.1\r\n{HANDSHAKE}\r\n")).await;
+        assert_eq!(status(&answer), 404, "{path}");
+    }
+    let answer = ask(&server, "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&answer), 404);
+
+    routes.remove_owner("n1");
+    let answer = ask(&server, &format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n")).await;
+    assert_eq!(status(&answer), 404, "the route left with its node");
+}
+
+#[tokio::test]
+async fn a_handshake_that_nobody_decides_about_is_503_after_the_deadline() {
+    let (server, routes) = server(Settings { upgrade_timeout_ms: 20, ..Settings::default() }).await;
+    let handler = |_: UpgradeRequest| -> BoxFuture<UpgradeAnswer> { Box::pin(std::future::pending()) };
+    routes.add("n1", "/ws", Handler::Upgrade(Arc::new(handler))).unwrap();
+    let answer = ask(&server, &format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n")).await;
+    assert_eq!(status(&answer), 503);
+}
+
+#[tokio::test]
+async fn a_slow_handshake_is_cut_by_the_header_deadline() {
+    let (server, routes) = server(Settings { http_header_timeout_ms: 30, ..Settings::default() }).await;
+    routes.add("n1", "/ws", echo()).unwrap();
+    for start in ["", "GET /ws HTTP/1.1\r\nHost: local"] {
+        // The end of the stream, without an answer, is the only way for this to return.
+        assert_eq!(ask(&server, start).await, "", "{start:?}");
+    }
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limits_are_431() {
+    let (server, routes) =
+        server(Settings { http_max_header_bytes: 8192, http_max_headers: 10, ..Settings::default() }).await;
+    routes
+        .add("n1", "/a", request(Access::Public, Method::GET, |_| HttpResponse::empty(StatusCode::OK)))
+        .unwrap();
+    let get = |fields: String| format!("GET /a HTTP/1.1\r\nConnection: close\r\n{fields}\r\n");
+    assert_eq!(status(&ask(&server, &get("X: y\r\n".repeat(9))).await), 200);
+    assert_eq!(status(&ask(&server, &get("X: y\r\n".repeat(10))).await), 431);
+    assert_eq!(status(&ask(&server, &get(format!("X: {}\r\n", "y".repeat(7000)))).await), 200);
+    assert_eq!(status(&ask(&server, &get(format!("X: {}\r\n", "y".repeat(20_000)))).await), 431);
+}
+
+#[tokio::test]
+async fn a_request_reaches_its_route_with_its_body_and_other_methods_are_405() {
+    let (server, routes) = server(Settings { http_max_body_bytes: 10, ..Settings::default() }).await;
+    let handler = request(Access::Public, Method::POST, |request| {
+        let text = format!("{} {:?} {:?}", request.path, request.query, request.body);
+        // A length that is not true would break the connection for those who come after.
+        HttpResponse::text(StatusCode::CREATED, text).with(CONTENT_LENGTH, "1")
+    });
+    routes.add("n1", "/in", handler).unwrap();
+    let post = |fields: &str, body: &str| {
+        format!("POST /in?x=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n\r\n{body}")
+    };
+
+    let answer = ask(&server, &post("Content-Length: 5", "hello")).await;
+    assert_eq!(status(&answer), 201);
+    assert!(answer.ends_with("\r\n\r\n/in Some(\"x=1\") b\"hello\""), "{answer}");
+
+    let answer = ask(&server, &post("Content-Length: 11", "")).await;
+    assert_eq!(status(&answer), 413, "an announced length is enough");
+    let chunked = "6\r\nabcdef\r\n6\r\nabcdef\r\n0\r\n\r\n";
+    assert_eq!(status(&ask(&server, &post("Transfer-Encoding: chunked", chunked)).await), 413);
+
+    let answer = ask(&server, "DELETE /in HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&answer), 405);
+    assert!(answer.contains("allow: POST\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_408() {
+    let (server, routes) = server(Settings { http_body_timeout_ms: 20, ..Settings::default() }).await;
+    let handler = request(Access::Public, Method::POST, |_| HttpResponse::empty(StatusCode::OK));
+    routes.add("n1", "/in", handler).unwrap();
+    let answer = ask(&server, "POST /in HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe").await;
+    assert_eq!(status(&answer), 408);
+}
+
+#[tokio::test]
+async fn admin_routes_ask_the_guard_and_public_ones_do_not() {
+    let (server, routes) = server(Settings::default()).await;
+    let ok = |_| HttpResponse::text(StatusCode::OK, "OK");
+    routes.add("n1", "/inject/n1", request(Access::Admin, Method::POST, ok)).unwrap();
+    routes.add("n2", "/public", request(Access::Public, Method::POST, ok)).unwrap();
+    for (path, host, expected) in [
+        ("/inject/n1", "localhost:1880", 200),
+        ("/inject/n1", "evil.example", 403),
+        ("/public", "evil.example", 200),
+    ] {
+        let text = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = ask(&server, &text).await;
+        assert_eq!(status(&answer), expected, "{path} {host}");
+        if expected == 403 {
+            assert!(answer.contains("content-type: application/json"), "{answer}");
+            assert!(answer.contains("\r\n\r\n{\"code\":\"forbidden\",\"message\":\""), "{answer}");
+        }
+    }
+    let text = "GET /inject/n1 HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&ask(&server, text).await), 403, "nor does a wrong method tell anything");
+}
+
+#[tokio::test]
+async fn a_taken_port_and_an_address_of_others_are_one_clear_line() {
+    let (first, routes) = server(Settings::default()).await;
+    let port = first.local_addr().port();
+    let bind = |host: &str, port| {
+        let settings = Settings { host: host.to_owned(), port, ..Settings::default() };
+        let routes = Arc::clone(&routes);
+        async move { Server::bind(&settings, routes, AdminGuard::loopback_only()).await.unwrap_err().to_string() }
+    };
+    assert_eq!(
+        bind("127.0.0.1", port).await,
+        format!("port {port} on 127.0.0.1 is already in use; --port chooses another")
+    );
+    let error = bind("192.0.2.1", 0).await;
+    assert!(error.starts_with("cannot listen on port 0 of 192.0.2.1: "), "{error}");
+    let error = bind("no such host", 0).await;
+    assert!(error.starts_with("cannot listen on port 0 of no such host: "), "{error}");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_upgraded_ones_count_until_they_end() {
+    let (server, routes) = server(Settings { max_connections: 1, ..Settings::default() }).await;
+    routes.add("n1", "/ws", echo()).unwrap();
+    let handshake = format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n");
+    let mut first = connect(&server).await;
+    first.write_all(handshake.as_bytes()).await.unwrap();
+    read_until(&mut first, "\r\n\r\n").await;
+
+    let mut second = connect(&server).await;
+    let refused = second.read(&mut [0; 1]).await;
+    assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
+
+    drop(first);
+    // Its place is free as soon as the echo notices; clients who come before that are still refused.
+    loop {
+        let mut client = connect(&server).await;
+        let mut start = [0; 12];
+        if client.write_all(handshake.as_bytes()).await.is_ok() && client.read_exact(&mut start).await.is_ok()
+        {
+            assert_eq!(&start, b"HTTP/1.1 101");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_in_flight_and_leaves_upgraded_connections_alone() {
+    let (server, routes) = server(Settings::default()).await;
+    let (started, mut is_started) = mpsc::unbounded_channel();
+    let (finish, finished) = watch::channel(false);
+    let handler = move |_: HttpRequest| -> BoxFuture<HttpResponse> {
+        let mut finished = finished.clone();
+        started.send(()).unwrap();
+        Box::pin(async move {
+            finished.wait_for(|finished| *finished).await.unwrap();
+            HttpResponse::text(StatusCode::OK, "done")
+        })
+    };
+    routes.add("n1", "/slow", Handler::Request(Access::Public, Method::GET, Arc::new(handler))).unwrap();
+    routes.add("n2", "/ws", echo()).unwrap();
+
+    let mut websocket = connect(&server).await;
+    websocket.write_all(format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n").as_bytes()).await.unwrap();
+    read_until(&mut websocket, "\r\n\r\n").await;
+    let mut idle = connect(&server).await;
+    idle.write_all(b"GET /nobody HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut idle, "Not Found").await;
+    read_until(&mut idle, "Not Found").await;
+    let mut slow = connect(&server).await;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    is_started.recv().await.unwrap();
+
+    let address = server.local_addr();
+    let (stopped, mut is_stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        server.stop().await;
+        let _ = stopped.send(());
+    });
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed");
+    assert!(is_stopped.try_recv().is_err(), "the slow request is still in flight");
+    finish.send(true).unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
+    drop(slow);
+    is_stopped.await.unwrap();
+    TcpStream::connect(address).await.expect_err("nobody listens any more");
+    websocket.write_all(b"still here").await.unwrap();
+    read_until(&mut websocket, "still here").await;
+}
+
+#[tokio::test]
+async fn stopping_cuts_requests_that_outlast_the_grace() {
+    let (server, routes) = server(Settings { shutdown_grace_ms: 20, ..Settings::default() }).await;
+    let (started, mut is_started) = mpsc::unbounded_channel();
+    let handler = move |_: HttpRequest| -> BoxFuture<HttpResponse> {
+        started.send(()).unwrap();
+        Box::pin(std::future::pending())
+    };
+    routes.add("n1", "/never", Handler::Request(Access::Public, Method::GET, Arc::new(handler))).unwrap();
+    let mut client = connect(&server).await;
+    client.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    is_started.recv().await.unwrap();
+    server.stop().await;
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer).await;
+    assert_eq!(answer, b"", "it was cut without an answer");
+}

@@ -1,0 +1,69 @@
+//! Log lines: `tracing` to standard error. Standard output is for what flows print.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::settings::LogFormat;
+
+/// Starts logging for this process. A second call changes nothing, so that several hosts may run in one test.
+///
+/// `RUST_LOG` decides what is logged if it is set; else `verbosity` does: 0 is info, 1 debug, more is trace.
+///
+/// # Errors
+/// `RUST_LOG` is set to something that is no filter. The line names it.
+pub fn start(format: LogFormat, verbosity: u8) -> Result<(), String> {
+    let filter = filter(std::env::var("RUST_LOG").ok().as_deref(), verbosity)?;
+    let builder = fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let started = match format {
+        LogFormat::Text => {
+            // https://no-color.org: set to anything means no colours.
+            let colours = std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            builder.compact().with_ansi(colours).with_target(verbosity > 0).finish().try_init()
+        }
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("logging was already started");
+    }
+    Ok(())
+}
+
+fn filter(rust_log: Option<&str>, verbosity: u8) -> Result<EnvFilter, String> {
+    if let Some(directives) = rust_log.filter(|text| !text.is_empty()) {
+        return EnvFilter::try_new(directives)
+            .map_err(|error| format!("environment variable RUST_LOG: `{directives}` is no filter: {error}"));
+    }
+    let level = match verbosity {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    // The libraries' own detail drowns the host's; RUST_LOG still gets at it.
+    Ok(EnvFilter::new(format!("{level},hyper=info,mio=info,notify=info,rustls=info")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rust_log_wins_over_verbosity_and_info_is_the_default() {
+        let level = |rust_log, verbosity| filter(rust_log, verbosity).unwrap().max_level_hint().unwrap();
+        assert_eq!(level(None, 0).to_string(), "info");
+        assert_eq!(level(None, 1).to_string(), "debug");
+        assert_eq!(level(None, 9).to_string(), "trace");
+        assert_eq!(level(Some(""), 0).to_string(), "info");
+        assert_eq!(level(Some("warn"), 2).to_string(), "warn");
+    }
+
+    #[test]
+    fn a_filter_that_makes_no_sense_is_one_clear_line() {
+        let error = filter(Some("flowbay=loud"), 0).unwrap_err();
+        assert!(error.starts_with("environment variable RUST_LOG: `flowbay=loud` is no filter"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}

@@ -1,0 +1,183 @@
+//! The commands: `run`, `plugins`, `check`, and the loader's `probe`.
+
+use std::{
+    fmt::Write as _,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use crate::{
+    cli::{Cli, Command, Sources},
+    flow::{FlowFile, FlowGraph, Level, ProcessEnv},
+    http::{AdminGuard, Routes, Server},
+    loader::{Examined, Loader},
+    logging, plugin,
+    registry::Registry,
+    runtime::Runtime,
+    settings::Settings,
+    watcher::Watcher,
+};
+
+/// Carries out the command line. Errors are one line on standard error and exit code 1.
+pub fn main(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Probe { file } => {
+            return u8::try_from(plugin::probe_main(&file)).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+        Command::Run { flows, sources } => settings(&sources).and_then(|settings| run(&flows, settings)),
+        Command::Plugins { sources } => settings(&sources).map(|settings| plugins(&settings)),
+        Command::Check { flows, sources } => settings(&sources).and_then(|settings| check(&flows, &settings)),
+    };
+    match result {
+        Ok(code) => code,
+        Err(text) => {
+            eprintln!("flowbay: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(sources: &Sources) -> Result<Settings, String> {
+    let settings = sources.settings().map_err(|error| error.to_string())?;
+    logging::start(settings.log_format, sources.verbose)?;
+    Ok(settings)
+}
+
+fn read_flows(flows: &Path) -> Result<FlowFile, String> {
+    let text = std::fs::read_to_string(flows).map_err(|error| format!("{}: {error}", flows.display()))?;
+    FlowFile::parse(&text).map_err(|error| format!("{}: {error}", flows.display()))
+}
+
+/// Runs flows until a signal ends the process.
+fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
+    let file = read_flows(flows)?;
+    let guard = AdminGuard::from_file(settings.admin_token_file.as_deref()).map_err(|error| error.to_string())?;
+    let registry = Arc::new(Registry::default());
+    let mut tokio = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.worker_threads {
+        tokio.worker_threads(threads);
+    }
+    let tokio = tokio
+        .enable_all()
+        .thread_name("worker")
+        .build()
+        .map_err(|error| format!("no threads to run on: {error}"))?;
+
+    let routes = Arc::new(Routes::new());
+    // Bound first: a taken port is found before anything starts, and flows that connect to their own listener wait
+    // in the backlog instead of being refused.
+    let server = tokio
+        .block_on(Server::bind(&settings, routes.clone(), guard))
+        .map_err(|error| error.to_string())?;
+    let address = server.local_addr();
+
+    let mut loader = Loader::new(&settings);
+    let folders = loader.folders().to_vec();
+    if loader.load_all(&registry).is_empty() {
+        let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        tracing::warn!("no plugins in {}", folders.join(", "));
+    }
+    let runtime = Runtime::start(settings, tokio.handle().clone(), routes, registry, loader)
+        .map_err(|error| format!("no thread to run on: {error}"))?;
+    let _watcher = Watcher::start(&folders, runtime.plugin_files_changed())
+        .inspect_err(|error| tracing::warn!("plugin folders are not watched: {error}"));
+
+    runtime.deploy(file);
+    // `start` spawns the accept loop.
+    let entered = tokio.enter();
+    let server = server.start();
+    drop(entered);
+    tracing::info!("listening on http://{address}");
+
+    let signal = tokio.block_on(stop_signal()).map_err(|error| format!("cannot wait for signals: {error}"))?;
+    tracing::info!("{signal}: stopping");
+    runtime.stop();
+    tokio.block_on(server.stop());
+    // Not waited for: a plugin may keep a thread, and everything that had to be said is said.
+    tokio.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stop_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => Ok("SIGINT"),
+        _ = terminate.recv() => Ok("SIGTERM"),
+    }
+}
+
+/// Prints what is in the plugin folders.
+fn plugins(settings: &Settings) -> ExitCode {
+    let registry = Registry::default();
+    let mut loader = Loader::new(settings);
+    let examined = loader.load_all(&registry);
+    print!("{}", plugin_table(&examined, &registry));
+    ExitCode::SUCCESS
+}
+
+fn plugin_table(examined: &[Examined], registry: &Registry) -> String {
+    let mut rows = vec![["FILE", "PLUGIN", "VERSION", "SDK", "ABI", "RUSTC", "NODE TYPES"].map(str::to_owned)];
+    let mut refused = String::new();
+    let plugins = registry.plugins();
+    for file in examined {
+        let name = file.file.file_name().map_or_else(|| file.file.display().to_string(), |name| name.to_string_lossy().into_owned());
+        match &file.outcome {
+            Ok(plugin) => {
+                let Some(plugin) = plugins.iter().find(|found| &found.info().name == plugin) else { continue };
+                let info = plugin.info();
+                let types: Vec<&str> = info.types.iter().map(|node_type| node_type.name.as_str()).collect();
+                rows.push([
+                    name,
+                    info.name.clone(),
+                    info.version.clone(),
+                    info.sdk.clone(),
+                    info.abi.clone(),
+                    info.rustc.clone(),
+                    types.join(", "),
+                ]);
+            }
+            Err(reason) => {
+                let _ = writeln!(refused, "\nrefused: {reason}");
+            }
+        }
+    }
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut table = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let _ = writeln!(table, "{}", cells.join("  ").trim_end());
+    }
+    table.push_str(&refused);
+    table
+}
+
+/// Checks a flow file against the plugins that are there, without starting anything.
+fn check(flows: &Path, settings: &Settings) -> Result<ExitCode, String> {
+    let file = read_flows(flows)?;
+    let registry = Registry::default();
+    Loader::new(settings).load_all(&registry);
+    let (graph, problems) =
+        FlowGraph::build(&file, Arc::new(ProcessEnv::default()), &|node_type: &str| registry.role(node_type));
+    let mut bad = false;
+    for problem in file.problems().iter().chain(&problems) {
+        bad |= problem.level == Level::Error;
+        println!("{}: {}: {problem}", flows.display(), problem.level);
+    }
+    for node_type in graph.required_types().iter().filter(|node_type| registry.get(node_type).is_none()) {
+        bad = true;
+        println!("{}: error: no plugin has the node type {node_type}", flows.display());
+    }
+    if bad {
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("{}: {} nodes, no errors", flows.display(), graph.nodes.len());
+    Ok(ExitCode::SUCCESS)
+}

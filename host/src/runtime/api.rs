@@ -1,0 +1,255 @@
+//! The host's services for one node, as its plugin calls them.
+
+use std::{sync::Arc, task::Poll, time::Duration};
+
+use flowbay_abi::{
+    FfiFuture, Msg, Object, Str, Value,
+    host::{ContextScope, HostApi, HostFuture, HostReply, LogLevel, PortMsg, Queued},
+    io::HostIo,
+    node::{NodeError, Via},
+    waker::CallerWaker,
+};
+use hyper::Method;
+
+use super::{cell::NodeCell, endpoints, events};
+use crate::{
+    dial::{self, DialOptions, TlsOptions},
+    flow::NodeKind,
+    http::{Access, Handler},
+    plugin::{self, Plugin, PluginStream},
+};
+
+/// One node's door to the host. Belongs to one generation of its plugin, while the cell outlives generations.
+pub struct NodeHost {
+    cell: Arc<NodeCell>,
+    plugin: Arc<Plugin>,
+}
+
+impl NodeHost {
+    /// The door for a node of `cell` that code of `plugin` implements.
+    pub fn new(cell: Arc<NodeCell>, plugin: Arc<Plugin>) -> Self {
+        Self { cell, plugin }
+    }
+
+    fn context_owner(&self, scope: ContextScope) -> String {
+        match scope {
+            ContextScope::Node => self.cell.context_owner(),
+            ContextScope::Flow => self.cell.graph_node.z.as_deref().unwrap_or("global").to_owned(),
+            ContextScope::Global => "global".to_owned(),
+        }
+    }
+
+    /// `$parent.` leads from a subflow's context to the one of the flow around it.
+    fn context_place<'a>(&self, scope: ContextScope, path: &'a str) -> (String, &'a str) {
+        let (mut owner, mut path) = (self.context_owner(scope), path);
+        if scope == ContextScope::Flow {
+            while let Some(rest) = path.strip_prefix("$parent.") {
+                path = rest;
+                let graph = self.cell.shared().graph.load();
+                owner = graph.instance(&owner).and_then(|instance| instance.z.clone()).unwrap_or(owner);
+            }
+        }
+        (owner, path)
+    }
+}
+
+impl HostApi for NodeHost {
+    fn send(&self, batch: &mut [PortMsg]) {
+        self.cell.send(batch);
+    }
+
+    fn poll_ready(&self, waker: CallerWaker<'_, '_>) -> Poll<()> {
+        self.cell.gate.poll_ready(waker, &self.plugin)
+    }
+
+    fn deliver(&self, target: &str, msg: Msg) -> bool {
+        match self.cell.shared().node(target) {
+            Some(target) => {
+                target.deliver(msg, Via::Direct);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn error(&self, error: NodeError, msg: Option<Msg>) {
+        events::error(&self.cell, error, msg);
+    }
+
+    fn status(&self, status: Value) {
+        events::status(&self.cell, status);
+    }
+
+    fn debug(&self, event: Value) {
+        self.cell.shared().console.print(self.cell.id(), &event);
+    }
+
+    fn log(&self, level: LogLevel, text: &str) {
+        let (node, node_type) = (self.cell.id(), &self.cell.graph_node.node_type);
+        match level {
+            LogLevel::Error => tracing::error!(%node, r#type = %node_type, "{text}"),
+            LogLevel::Warn => tracing::warn!(%node, r#type = %node_type, "{text}"),
+            LogLevel::Info => tracing::info!(%node, r#type = %node_type, "{text}"),
+            LogLevel::Debug => tracing::debug!(%node, r#type = %node_type, "{text}"),
+            LogLevel::Trace => tracing::trace!(%node, r#type = %node_type, "{text}"),
+        }
+    }
+
+    fn info(&self) -> Value {
+        let node = &self.cell.graph_node;
+        let optional = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
+        let wires: Vec<Value> = node.wires.iter().map(|targets| Value::from(targets.len() as i64)).collect();
+        Value::Object(Object::from_iter([
+            ("id", Value::from(node.id.as_str())),
+            ("type", Value::from(node.node_type.as_str())),
+            ("name", Value::from(node.name.as_str())),
+            ("z", optional(&node.z)),
+            ("alias", optional(&node.alias)),
+            ("path", Value::from(node.path.as_str())),
+            ("wires", Value::from(wires)),
+        ]))
+    }
+
+    fn env(&self, name: &str) -> Option<Value> {
+        self.cell.shared().graph.load().env(self.cell.id(), name).map(Value::from)
+    }
+
+    fn config(&self, id: &str) -> Option<Value> {
+        let graph = self.cell.shared().graph.load();
+        let node = graph.node(id).filter(|node| node.kind == NodeKind::Config)?;
+        Some(Value::from(serde_json::Value::Object(node.config.clone())))
+    }
+
+    fn credentials(&self) -> Value {
+        let shared = self.cell.shared();
+        let file = shared.file.load();
+        match file.credentials().get(self.cell.graph_node.stored_id()) {
+            Some(credentials) => Value::from(shared.graph.load().substituted(self.cell.id(), credentials)),
+            None => Value::Object(Object::new()),
+        }
+    }
+
+    fn context_get(&self, scope: ContextScope, store: &str, path: &str) -> Result<Option<Value>, NodeError> {
+        let (owner, path) = self.context_place(scope, path);
+        self.cell.shared().context.get(&owner, store, path)
+    }
+
+    fn context_set(
+        &self,
+        scope: ContextScope,
+        store: &str,
+        path: &str,
+        value: Option<Value>,
+    ) -> Result<(), NodeError> {
+        let (owner, path) = self.context_place(scope, path);
+        self.cell.shared().context.set(&owner, store, path, value)
+    }
+
+    fn context_keys(&self, scope: ContextScope, _store: &str) -> Vec<Str> {
+        self.cell.shared().context.keys(&self.context_owner(scope))
+    }
+
+    fn spawn(&self, task: FfiFuture<()>) {
+        self.cell.spawn(task, self.plugin.clone());
+    }
+
+    fn sleep(&self, ms: u64) -> HostFuture {
+        // Plugins call this from threads that are not tokio's too, at the start.
+        let _entered = self.cell.shared().tokio.enter();
+        plugin::timer(ms, self.plugin.clone())
+    }
+
+    fn dial(&self, options: Value) -> HostFuture {
+        let default_timeout = Duration::from_millis(self.cell.shared().settings.dial_timeout_ms);
+        let options = dial_options(&options, default_timeout);
+        let plugin = self.plugin.clone();
+        let future = async move {
+            let stream = dial::dial(&options?).await.map_err(|error| {
+                NodeError::new(error.to_string())
+            })?;
+            let io = HostIo::new(PluginStream::new(stream, plugin));
+            Ok(HostReply { value: Value::Null, io: Some(io).into() })
+        };
+        plugin::host_future(future, self.plugin.clone())
+    }
+
+    fn attach(&self, io: HostIo, state: Value) -> Result<Str, NodeError> {
+        let instance = self.cell.instance().ok_or_else(|| NodeError::new("the node is closed"))?;
+        self.cell.serve(&instance, io, state)
+    }
+
+    fn session_send(&self, id: &str, value: Value) -> Queued {
+        let queued = self.cell.sessions.send(id, value);
+        if queued == Queued::Overflow {
+            log_overflow(&self.cell, id);
+        }
+        queued
+    }
+
+    fn session_broadcast(&self, value: Value) -> u64 {
+        let (queued, overflowed) = self.cell.sessions.broadcast(&value);
+        for id in &overflowed {
+            log_overflow(&self.cell, id);
+        }
+        queued
+    }
+
+    fn session_count(&self) -> u64 {
+        self.cell.sessions.count() as u64
+    }
+
+    fn register_route(&self, route: Value) -> Result<(), NodeError> {
+        let text = |key| {
+            route.get(key).and_then(Value::as_str).ok_or_else(|| NodeError::new(format!("a route without {key}")))
+        };
+        let path = text("path")?;
+        let request = |access| -> Result<Handler, NodeError> {
+            let method = text("method")?;
+            let method = Method::from_bytes(method.as_bytes())
+                .map_err(|_| NodeError::new(format!("{method} is no HTTP method")))?;
+            Ok(Handler::Request(access, method, endpoints::requests(&self.cell)))
+        };
+        let handler = match text("kind")? {
+            "upgrade" => Handler::Upgrade(endpoints::upgrades(&self.cell)),
+            "public" => request(Access::Public)?,
+            "admin" => request(Access::Admin)?,
+            other => return Err(NodeError::new(format!("there is no kind of route called {other}"))),
+        };
+        self.cell
+            .shared()
+            .routes
+            .add(self.cell.id(), path, handler)
+            .map(drop)
+            .map_err(|taken| NodeError::new(taken.to_string()).with_code("ROUTE_TAKEN"))
+    }
+
+    fn answer_upgrade(&self, ticket: u64, answer: Value) {
+        self.cell.shared().tickets.answer(ticket, answer);
+    }
+}
+
+fn log_overflow(cell: &NodeCell, session: &str) {
+    tracing::warn!(node = %cell.id(), r#type = %cell.graph_node.node_type, session, "the peer does not keep up: its queue is full, the connection is cut");
+}
+
+fn dial_options(options: &Value, default_timeout: Duration) -> Result<DialOptions, NodeError> {
+    let host = options.get("host").and_then(Value::as_str).ok_or_else(|| NodeError::new("dial without a host"))?;
+    let port = options
+        .get("port")
+        .and_then(Value::as_i64)
+        .and_then(|port| u16::try_from(port).ok())
+        .ok_or_else(|| NodeError::new("dial without a port"))?;
+    let tls = options.get("tls").and_then(Value::as_bool).unwrap_or(false);
+    let server_name = options.get("server_name").and_then(Value::as_str).map(str::to_owned);
+    let timeout = options
+        .get("timeout_ms")
+        .and_then(Value::as_i64)
+        .and_then(|ms| u64::try_from(ms).ok())
+        .map_or(default_timeout, Duration::from_millis);
+    Ok(DialOptions {
+        host: host.to_owned(),
+        port,
+        tls: tls.then_some(TlsOptions { server_name, config: None }),
+        timeout,
+    })
+}

@@ -1,0 +1,257 @@
+//! Making the running flows be those of a graph: the difference is stopped, created, wired and started.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use flowbay_abi::{
+    Object, Value,
+    host::HostNode,
+    node::NodeError,
+};
+
+use super::{
+    Shared,
+    api::NodeHost,
+    cell::{Instance, NodeCell, Wires},
+    events::{self, EventTargets, InstanceStatus},
+    patience::PatientCaller,
+};
+use crate::{
+    flow::{FlowGraph, GraphDiff, GraphNode, HOST_TYPES, NodeKind, Role},
+    plugin::NodeTypeInfo,
+};
+
+/// What a deploy came to.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Deployed {
+    /// Nodes that run now.
+    pub running: usize,
+    /// Nodes that could not be created.
+    pub failed: usize,
+}
+
+/// Applies `diff`, which leads from the running flows to `graph`. Bad nodes are reported and left out.
+pub fn apply(shared: &Arc<Shared>, caller: &mut PatientCaller, graph: Arc<FlowGraph>, diff: &GraphDiff) -> Deployed {
+    let close_timeout = Duration::from_millis(shared.settings.node_close_timeout_ms);
+    let gone: Vec<(Arc<NodeCell>, bool)> = {
+        let mut nodes = shared.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = diff.removed.iter().map(|id| (id, true));
+        let changed = diff.changed.iter().map(|id| (id, false));
+        removed.chain(changed).filter_map(|(id, removed)| Some((nodes.remove(id)?, removed))).collect()
+    };
+    let forgotten: Vec<String> =
+        gone.iter().filter(|(_, removed)| *removed).map(|(cell, _)| cell.context_owner()).collect();
+    close(shared, gone, close_timeout);
+    for owner in forgotten {
+        shared.context.forget(&owner);
+    }
+
+    shared.graph.store(graph.clone());
+    let fresh: Vec<&GraphNode> = graph.nodes.iter().filter(|node| shared.node(&node.id).is_none()).collect();
+    let mut created = Vec::new();
+    let mut deployed = Deployed::default();
+    for node in fresh {
+        match create(shared, caller, node) {
+            Ok(Some(cell)) => created.push(cell),
+            Ok(None) => {}
+            Err(Failed { cell, error }) => {
+                deployed.failed += 1;
+                events::log_error(&cell, &error);
+            }
+        }
+    }
+    wire(shared, &graph);
+    start(shared, caller, &created);
+    deployed.running = shared.nodes.read().unwrap_or_else(PoisonError::into_inner).len();
+    deployed
+}
+
+/// Stops everything.
+pub fn stop(shared: &Arc<Shared>) {
+    let all: Vec<Arc<NodeCell>> = {
+        let mut nodes = shared.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.drain().map(|(_, cell)| cell).collect()
+    };
+    let patience = Duration::from_millis(shared.settings.node_close_timeout_ms);
+    close(shared, all.into_iter().map(|cell| (cell, false)).collect(), patience);
+}
+
+/// Closes nodes, all at once but flow nodes before the config nodes that they use.
+fn close(shared: &Shared, cells: Vec<(Arc<NodeCell>, bool)>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let (config, flow): (Vec<_>, Vec<_>) =
+        cells.into_iter().partition(|(cell, _)| cell.graph_node.kind == NodeKind::Config);
+    for batch in [flow, config] {
+        // Even when flow nodes have used up the time, a listener gets the moment that a close frame takes.
+        let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500).min(patience));
+        let closing: Vec<_> =
+            batch.into_iter().map(|(cell, removed)| shared.tokio.spawn(cell.close(removed, patience))).collect();
+        shared.tokio.block_on(async {
+            for task in closing {
+                // Its own deadline bounds it, unless the plugin blocks the thread that it runs on.
+                let _ = tokio::time::timeout(patience + Duration::from_secs(2), task).await;
+            }
+        });
+    }
+}
+
+struct Failed {
+    cell: Arc<NodeCell>,
+    error: NodeError,
+}
+
+/// Creates a node and lists it. `None` for a type that is data to the host.
+fn create(
+    shared: &Arc<Shared>,
+    caller: &mut PatientCaller,
+    node: &GraphNode,
+) -> Result<Option<Arc<NodeCell>>, Failed> {
+    let Some(registered) = shared.registry.get(&node.node_type) else {
+        if HOST_TYPES.contains(&node.node_type.as_str()) {
+            return Ok(None);
+        }
+        let cell = Arc::new(NodeCell::new(node.clone(), 1, false, shared.clone()));
+        return Err(Failed { cell, error: NodeError::new("no plugin has this node type") });
+    };
+    let info = &registered.info;
+    let cell = Arc::new(NodeCell::new(node.clone(), info.concurrency, is_source(info), shared.clone()));
+    let host = HostNode::new(Arc::new(NodeHost::new(cell.clone(), registered.plugin.clone())));
+    let config = Value::from(serde_json::Value::Object(node.config.clone()));
+    let (plugin, node_type) = (registered.plugin.clone(), node.node_type.clone());
+    let patience = Duration::from_millis(shared.settings.call_deadline_ms);
+    let result = caller.call(patience, move || {
+        // The library's last reference must not go while its code is on the stack.
+        let result = plugin.create(&node_type, host, config, None);
+        (result, plugin)
+    });
+    match result {
+        Ok((Ok(node), plugin)) => {
+            cell.open(Instance { node, plugin });
+            let mut nodes = shared.nodes.write().unwrap_or_else(PoisonError::into_inner);
+            nodes.insert(cell.id().to_owned(), cell.clone());
+            Ok(Some(cell))
+        }
+        Ok((Err(error), _)) => Err(Failed { cell, error }),
+        Err(_) => {
+            let text = format!("the constructor did not return within {} ms; the node is left out", patience.as_millis());
+            Err(Failed { cell, error: NodeError::new(text) })
+        }
+    }
+}
+
+/// Messages begin in nodes that declare it, and in those that nothing can be wired to.
+fn is_source(info: &NodeTypeInfo) -> bool {
+    info.role == Role::Source || (info.role == Role::Plain && info.inputs == 0)
+}
+
+/// Gives every cell its wires, the listeners of its events, and the sources it can hold back.
+fn wire(shared: &Shared, graph: &FlowGraph) {
+    let nodes = shared.nodes.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let cells = |ids: &[String]| -> Vec<Arc<NodeCell>> { ids.iter().filter_map(|id| nodes.get(id).cloned()).collect() };
+    let mut statuses = instance_statuses(graph, &cells, &|id| nodes.contains_key(id));
+    let mut edges: HashMap<&str, Vec<Arc<NodeCell>>> = HashMap::new();
+    for node in &graph.nodes {
+        let Some(cell) = nodes.get(&node.id) else { continue };
+        let wires = Wires {
+            outputs: node.wires.iter().map(|targets| cells(targets)).collect(),
+            statuses: statuses.remove(&node.id).unwrap_or_default(),
+        };
+        let routes = graph.event_routes_among(&node.id, &|id| nodes.contains_key(id));
+        let targets = EventTargets {
+            catch: cells(&routes.catch),
+            status: cells(&routes.status),
+            complete: cells(&routes.complete),
+        };
+        let mut reached: Vec<Arc<NodeCell>> = wires.outputs.iter().flatten().cloned().collect();
+        reached.extend(targets.catch.iter().chain(&targets.status).chain(&targets.complete).cloned());
+        if node.role == Role::LinkCall {
+            let links = node.config.get("links").and_then(serde_json::Value::as_array);
+            let links: Vec<String> =
+                links.into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect();
+            reached.extend(cells(&links));
+        }
+        edges.insert(&node.id, reached);
+        cell.wires.store(Arc::new(wires));
+        cell.targets.store(Arc::new(targets));
+    }
+    hold_back(&nodes, &edges);
+}
+
+/// The outputs that lead to a subflow's status output, by node id.
+fn instance_statuses(
+    graph: &FlowGraph,
+    cells: &dyn Fn(&[String]) -> Vec<Arc<NodeCell>>,
+    alive: &dyn Fn(&str) -> bool,
+) -> HashMap<String, Vec<(u32, Arc<InstanceStatus>)>> {
+    let mut statuses: HashMap<String, Vec<(u32, Arc<InstanceStatus>)>> = HashMap::new();
+    for instance in graph.instances.iter().filter(|instance| instance.has_status_output) {
+        let status = Arc::new(InstanceStatus {
+            source: Object::from_iter([
+                ("id", Value::from(instance.id.as_str())),
+                ("type", Value::from(format!("subflow:{}", instance.subflow_id))),
+                ("name", Value::from(instance.name.as_str())),
+            ]),
+            listeners: cells(&graph.event_routes_among(&instance.id, alive).status),
+        });
+        for (id, port) in &instance.status_sources {
+            statuses.entry(id.clone()).or_default().push((*port as u32, status.clone()));
+        }
+    }
+    statuses
+}
+
+/// Works out which sources each node holds back when it is congested: those that can reach it.
+fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &HashMap<&str, Vec<Arc<NodeCell>>>) {
+    let mut upstream: HashMap<&str, Vec<Arc<NodeCell>>> = HashMap::new();
+    for source in nodes.values().filter(|cell| cell.is_source) {
+        let mut reached: std::collections::HashSet<&str> = std::collections::HashSet::new();
+        let mut frontier = vec![source.id()];
+        while let Some(id) = frontier.pop() {
+            for next in edges.get(id).into_iter().flatten() {
+                // The id must be borrowed from what outlives this loop.
+                if let Some((id, _)) = nodes.get_key_value(next.id())
+                    && reached.insert(id)
+                {
+                    frontier.push(id);
+                }
+            }
+        }
+        for id in reached {
+            upstream.entry(id).or_default().push(source.clone());
+        }
+    }
+    let mut congested: HashMap<&str, usize> = HashMap::new();
+    for (id, cell) in nodes {
+        let sources = upstream.remove(id.as_str()).unwrap_or_default();
+        if cell.congested_at().is_some() {
+            for source in &sources {
+                if let Some((id, _)) = nodes.get_key_value(source.id()) {
+                    *congested.entry(id).or_default() += 1;
+                }
+            }
+        }
+        cell.upstream.store(Arc::new(sources));
+    }
+    for source in nodes.values().filter(|cell| cell.is_source) {
+        source.gate.reset(congested.get(source.id()).copied().unwrap_or(0));
+    }
+}
+
+/// Tells new nodes to begin.
+fn start(shared: &Shared, caller: &mut PatientCaller, created: &[Arc<NodeCell>]) {
+    let patience = Duration::from_millis(shared.settings.call_deadline_ms);
+    for cell in created {
+        let Some(instance) = cell.instance() else { continue };
+        match caller.call(patience, move || instance.node.on_start()) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => events::log_error(cell, &error),
+            Err(_) => {
+                let text = format!("starting the node did not return within {} ms", patience.as_millis());
+                events::log_error(cell, &NodeError::new(text));
+            }
+        }
+    }
+}

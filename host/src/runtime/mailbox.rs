@@ -1,0 +1,255 @@
+//! A node's mailbox: what waits for it, and the marks that keep it bounded.
+
+use std::collections::VecDeque;
+
+use flowbay_abi::{Msg, node::Via};
+
+/// A message on its way into a node.
+pub struct Delivery {
+    pub msg: Msg,
+    pub via: Via,
+}
+
+/// When a mailbox counts as full, and when it refuses.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks {
+    /// Messages beyond which the sources upstream wait.
+    pub mark: usize,
+    /// Bytes beyond which the sources upstream wait.
+    pub mark_bytes: usize,
+    /// Messages beyond which more are refused.
+    pub cap: usize,
+    /// Bytes beyond which more are refused.
+    pub cap_bytes: usize,
+}
+
+/// What a push did; the caller acts on it after it has let go of the lock.
+#[derive(Debug, PartialEq, Eq, Default, Clone, Copy)]
+pub struct Pushed {
+    /// The message was not taken.
+    pub refused: Option<Refused>,
+    /// The node must be put on a run list.
+    pub schedule: bool,
+    /// The mailbox just passed its mark: hold the sources.
+    pub congested: bool,
+}
+
+/// Why a mailbox took no message.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Refused {
+    /// The node does not exist (disabled, failed, closed): messages to it vanish, as in Node-RED.
+    Closed,
+    /// The node is stuck and its mailbox is full.
+    Stuck,
+    /// The hard cap is reached: a loop that makes more than it takes.
+    Cap,
+}
+
+/// The queue, and where the node stands with it. Behind the node's mutex.
+#[derive(Default)]
+pub struct Mailbox {
+    queue: VecDeque<Delivery>,
+    bytes: usize,
+    /// Accepting messages: the node exists.
+    open: bool,
+    /// On a run list, or being run, by one thread.
+    scheduled: bool,
+    /// Messages whose future is pending.
+    in_hand: usize,
+    /// Passed the mark and not yet back below half of it.
+    congested: bool,
+    /// Congested without progress for the stall deadline.
+    stuck: bool,
+    /// Messages taken so far: tells the watch whether there is progress.
+    taken: u64,
+    /// Messages refused so far.
+    refused: u64,
+}
+
+impl Mailbox {
+    /// Begins to accept messages.
+    pub fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// Stops accepting; what waits is returned, to be dropped outside the lock. True when the mailbox was congested:
+    /// release the sources.
+    pub fn close(&mut self) -> (VecDeque<Delivery>, bool) {
+        self.open = false;
+        self.bytes = 0;
+        let held_sources = self.congested && !self.stuck;
+        self.congested = false;
+        (std::mem::take(&mut self.queue), held_sources)
+    }
+
+    /// Puts a message at the end.
+    pub fn push(&mut self, delivery: Delivery, marks: &Marks, concurrency: usize) -> Pushed {
+        let refused = if !self.open {
+            Some(Refused::Closed)
+        } else if self.stuck && self.over_mark(marks) {
+            Some(Refused::Stuck)
+        } else if self.queue.len() >= marks.cap || self.bytes >= marks.cap_bytes {
+            Some(Refused::Cap)
+        } else {
+            None
+        };
+        if refused.is_some() {
+            self.refused += 1;
+            return Pushed { refused, ..Pushed::default() };
+        }
+        self.bytes += size(&delivery);
+        self.queue.push_back(delivery);
+        let congested = !self.congested && self.over_mark(marks);
+        self.congested |= congested;
+        let schedule = !self.scheduled && self.may_take(concurrency);
+        self.scheduled |= schedule;
+        Pushed { refused: None, schedule, congested }
+    }
+
+    /// Takes the first message for a runner; `None` ends the run. True: the mailbox is back below half its mark,
+    /// release the sources.
+    pub fn take(&mut self, marks: &Marks, concurrency: usize) -> (Option<Delivery>, bool) {
+        if !self.may_take(concurrency) {
+            self.scheduled = false;
+            return (None, false);
+        }
+        let Some(delivery) = self.queue.pop_front() else {
+            self.scheduled = false;
+            if self.queue.capacity() > 64 {
+                self.queue.shrink_to(8);
+            }
+            return (None, false);
+        };
+        self.bytes = self.bytes.saturating_sub(size(&delivery));
+        self.taken += 1;
+        let mut release = false;
+        if self.congested && self.queue.len() <= marks.mark / 2 && self.bytes <= marks.mark_bytes / 2 {
+            self.congested = false;
+            // While stuck the sources were let go already.
+            release = !self.stuck;
+            self.stuck = false;
+        }
+        (Some(delivery), release)
+    }
+
+    /// A message is still in hand after its first poll.
+    pub fn hold(&mut self) {
+        self.in_hand += 1;
+    }
+
+    /// A message in hand is finished. True: put the node on a run list.
+    pub fn finish(&mut self, concurrency: usize) -> bool {
+        self.in_hand = self.in_hand.saturating_sub(1);
+        let schedule = !self.scheduled && !self.queue.is_empty() && self.may_take(concurrency);
+        self.scheduled |= schedule;
+        schedule
+    }
+
+    /// How many messages were taken, when the mailbox is congested and not yet given up: what the watch compares.
+    pub fn congested_at(&self) -> Option<u64> {
+        (self.congested && !self.stuck).then_some(self.taken)
+    }
+
+    /// Gives the node up as stuck until it takes messages again; the sources are to be let go.
+    pub fn give_up(&mut self) {
+        self.stuck = true;
+    }
+
+    /// Messages that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Messages refused so far.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn may_take(&self, concurrency: usize) -> bool {
+        concurrency == 0 || self.in_hand < concurrency
+    }
+
+    fn over_mark(&self, marks: &Marks) -> bool {
+        self.queue.len() > marks.mark || self.bytes > marks.mark_bytes
+    }
+}
+
+fn size(delivery: &Delivery) -> usize {
+    delivery.msg.heap_size_hint()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKS: Marks = Marks { mark: 4, mark_bytes: 1 << 20, cap: 8, cap_bytes: 1 << 20 };
+
+    fn delivery(payload: i64) -> Delivery {
+        Delivery { msg: Msg::with_payload(payload), via: Via::Wire }
+    }
+
+    fn open() -> Mailbox {
+        let mut mailbox = Mailbox::default();
+        mailbox.open();
+        mailbox
+    }
+
+    #[test]
+    fn a_node_is_scheduled_once_until_its_runner_ends() {
+        let mut mailbox = open();
+        assert!(mailbox.push(delivery(1), &MARKS, 1).schedule);
+        assert!(!mailbox.push(delivery(2), &MARKS, 1).schedule);
+        assert!(mailbox.take(&MARKS, 1).0.is_some());
+        assert!(mailbox.take(&MARKS, 1).0.is_some());
+        assert!(mailbox.take(&MARKS, 1).0.is_none());
+        assert!(mailbox.push(delivery(3), &MARKS, 1).schedule);
+    }
+
+    #[test]
+    fn a_busy_node_is_not_scheduled_until_it_has_finished() {
+        let mut mailbox = open();
+        mailbox.push(delivery(1), &MARKS, 1);
+        mailbox.take(&MARKS, 1);
+        mailbox.hold();
+        assert!(mailbox.take(&MARKS, 1).0.is_none());
+        assert!(!mailbox.push(delivery(2), &MARKS, 1).schedule);
+        assert!(mailbox.finish(1));
+        assert!(mailbox.take(&MARKS, 1).0.is_some());
+    }
+
+    #[test]
+    fn a_mailbox_past_its_mark_holds_the_sources_until_it_is_half_empty() {
+        let mut mailbox = open();
+        let congested: Vec<bool> = (0..6).map(|n| mailbox.push(delivery(n), &MARKS, 1).congested).collect();
+        assert_eq!(congested, [false, false, false, false, true, false]);
+        let released: Vec<bool> = (0..5).map(|_| mailbox.take(&MARKS, 1).1).collect();
+        assert_eq!(released, [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_stuck_node_refuses_beyond_the_mark_and_any_node_beyond_the_cap() {
+        let mut mailbox = open();
+        for n in 0..8 {
+            assert_eq!(mailbox.push(delivery(n), &MARKS, 1).refused, None);
+        }
+        assert_eq!(mailbox.push(delivery(8), &MARKS, 1).refused, Some(Refused::Cap));
+        mailbox.give_up();
+        mailbox.take(&MARKS, 1);
+        assert_eq!(mailbox.push(delivery(9), &MARKS, 1).refused, Some(Refused::Stuck));
+        assert_eq!(mailbox.refused(), 2);
+        // Back below half the mark it is itself again.
+        while mailbox.len() > 2 {
+            mailbox.take(&MARKS, 1);
+        }
+        assert_eq!(mailbox.push(delivery(10), &MARKS, 1).refused, None);
+    }
+
+    #[test]
+    fn a_closed_mailbox_swallows_messages() {
+        let mut mailbox = open();
+        mailbox.push(delivery(1), &MARKS, 1);
+        let (left, _) = mailbox.close();
+        assert_eq!(left.len(), 1);
+        assert_eq!(mailbox.push(delivery(2), &MARKS, 1).refused, Some(Refused::Closed));
+    }
+}

@@ -1,0 +1,41 @@
+//! `link in`: where what link outs and link calls send comes in.
+
+use flowbay_sdk::{Role, prelude::*};
+
+use crate::link_targets::{Target, running};
+
+/// Passes on what comes in.
+pub struct LinkIn {
+    target: Target,
+}
+
+#[node(
+    "link in",
+    role = Role::LinkIn,
+    category = "common",
+    color = "#ddd",
+    icon = "link-out.svg",
+    outputs = 1,
+    html = include_str!("../html/link in.html")
+)]
+impl Node for LinkIn {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, ctx: &Ctx) -> Result<Self, Error> {
+        Ok(Self { target: Target::of(ctx) })
+    }
+
+    async fn run(&self, _: &Ctx) -> Result<(), Error> {
+        running().add(self.target.clone());
+        Ok(())
+    }
+
+    async fn on_input(&self, msg: Msg, ctx: &Ctx) -> Result<(), Error> {
+        ctx.send(msg);
+        Ok(())
+    }
+
+    async fn on_close(&self, _removed: bool, _: &Ctx) {
+        running().remove(&self.target);
+    }
+}

@@ -1,0 +1,44 @@
+//! `websocket out`: sends messages to WebSockets.
+
+use flowbay_sdk::{Ctx, Error, Msg, Node, Status, node};
+
+use crate::users::{Direction, Membership, References, missing_configuration};
+
+/// The node. It never waits for a socket: the host queues what a connection has not sent yet.
+pub struct WebSocketOut {
+    membership: Option<Membership>,
+}
+
+#[node(
+    "websocket out",
+    category = "network",
+    color = "rgb(215, 215, 160)",
+    icon = "white-globe.svg",
+    align = "right",
+    inputs = 1,
+    html = include_str!("../html/websocket-out.html")
+)]
+impl Node for WebSocketOut {
+    type Config = References;
+
+    fn new(references: References, ctx: &Ctx) -> Result<Self, Error> {
+        Ok(Self { membership: Membership::join(&references, ctx, Direction::Out)? })
+    }
+
+    async fn run(&self, _ctx: &Ctx) -> Result<(), Error> {
+        self.membership.as_ref().map(drop).ok_or_else(missing_configuration)
+    }
+
+    async fn on_input(&self, msg: Msg, _ctx: &Ctx) -> Result<(), Error> {
+        // As in Node-RED, a node without configuration never completes a message.
+        let Some(membership) = &self.membership else { return Err(Error::ignored()) };
+        membership.endpoint().send(&msg)
+    }
+
+    async fn on_close(&self, _removed: bool, ctx: &Ctx) {
+        if let Some(membership) = &self.membership {
+            membership.leave();
+            ctx.status(Status::new());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The `websocket in` and `websocket out` nodes of a configuration.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use flowbay_sdk::{Ctx, Error, Status, lenient};
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+use crate::{client::WebSocketClient, endpoint::Endpoint, listener::WebSocketListener};
+
+/// What a node does with its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// `websocket in`.
+    In,
+    /// `websocket out`.
+    Out,
+}
+
+/// One node that uses a configuration. The node owns it, so that it leaves with the node in any case.
+pub struct User {
+    ctx: Ctx,
+    direction: Direction,
+}
+
+/// Some users of a configuration, in the order in which they joined.
+type List = Arc<[Weak<User>]>;
+
+/// All users of a configuration.
+#[derive(Default)]
+pub struct Users {
+    lists: Mutex<Lists>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Lists {
+    all: List,
+    /// Those that receive: what every message needs.
+    inputs: List,
+}
+
+impl Users {
+    fn add(&self, user: &Arc<User>) {
+        self.change(|all| all.push(Arc::downgrade(user)));
+    }
+
+    fn remove(&self, user: &Arc<User>) {
+        let user = Arc::downgrade(user);
+        self.change(|all| all.retain(|other| !other.ptr_eq(&user)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Weak<User>>)) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = lists.all.iter().filter(|user| user.strong_count() > 0).cloned().collect();
+        change(&mut all);
+        let receives = |user: &&Weak<User>| user.upgrade().is_some_and(|user| user.direction == Direction::In);
+        lists.inputs = all.iter().filter(receives).cloned().collect();
+        lists.all = all.into();
+        drop(lists);
+        self.changed.notify_one();
+    }
+
+    /// Whether nobody uses the configuration.
+    pub fn is_empty(&self) -> bool {
+        !self.all().iter().any(|user| user.strong_count() > 0)
+    }
+
+    /// Waits for a node to join or leave. For one waiter; a change in between is not missed.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The nodes that receive, as they are now.
+    pub fn inputs(&self) -> Inputs {
+        Inputs(self.lists.lock().unwrap_or_else(PoisonError::into_inner).inputs.clone())
+    }
+
+    fn all(&self) -> List {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner).all.clone()
+    }
+
+    /// Gives all of them the same status.
+    pub fn status(&self, status: &Status) {
+        for user in self.all().iter().filter_map(Weak::upgrade) {
+            user.ctx.status(status.clone());
+        }
+    }
+}
+
+/// The receiving nodes at one moment.
+pub struct Inputs(List);
+
+impl Inputs {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The contexts that messages are sent from, in the order in which the nodes joined.
+    pub fn each(&self, mut call: impl FnMut(&Ctx)) {
+        for user in self.0.iter().filter_map(Weak::upgrade) {
+            call(&user.ctx);
+        }
+    }
+
+    /// Whether `test` holds for all.
+    pub fn all(&self, mut test: impl FnMut(&Ctx) -> bool) -> bool {
+        self.0.iter().filter_map(Weak::upgrade).all(|user| test(&user.ctx))
+    }
+}
+
+/// How `websocket in` and `websocket out` name their configuration.
+#[derive(Debug, Deserialize)]
+pub struct References {
+    #[serde(default, deserialize_with = "lenient::string")]
+    server: String,
+    #[serde(default, deserialize_with = "lenient::string")]
+    client: String,
+}
+
+/// A node's place among the users of its configuration.
+pub struct Membership {
+    endpoint: Arc<Endpoint>,
+    user: Arc<User>,
+}
+
+impl Membership {
+    /// Looks up the configuration and joins it; `None` when there is none. A `client` wins over a `server`, and
+    /// either may name either type.
+    ///
+    /// # Errors
+    /// It is a client whose URL is not valid.
+    pub fn join(references: &References, ctx: &Ctx, direction: Direction) -> Result<Option<Self>, Error> {
+        let id = if references.client.is_empty() { &references.server } else { &references.client };
+        let client = ctx.config_node::<WebSocketClient>(id).map(|node| node.endpoint().clone());
+        let endpoint =
+            client.or_else(|| ctx.config_node::<WebSocketListener>(id).map(|node| node.endpoint().clone()));
+        let Some(endpoint) = endpoint else { return Ok(None) };
+        endpoint.check()?;
+        let user = Arc::new(User { ctx: ctx.clone(), direction });
+        endpoint.users().add(&user);
+        Ok(Some(Self { endpoint, user }))
+    }
+
+    /// The configuration.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Membership {
+    /// Stops using the configuration: no messages and no statuses from it any more.
+    pub fn leave(&self) {
+        self.endpoint.users().remove(&self.user);
+    }
+}
+
+/// What a node without a configuration reports once.
+pub fn missing_configuration() -> Error {
+    Error::new("Missing server configuration")
+}

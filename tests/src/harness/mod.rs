@@ -1,0 +1,21 @@
+//! The parts: files that were built, a host that runs, peers that talk to it.
+
+mod artifacts;
+mod client;
+mod eventually;
+mod flow;
+mod host;
+mod http;
+mod output;
+mod raw;
+mod server;
+
+pub use artifacts::{built, faulty_build_folder, flows_folder, plugin, scratch_folder, stage};
+pub use client::{Client, Frame, Refusal};
+pub use eventually::{PATIENCE, eventually, eventually_within};
+pub use flow::Flow;
+pub use host::{Finished, Host, HostBuilder, flowbay};
+pub use http::{Reply, request};
+pub use output::Output;
+pub use raw::RawPeer;
+pub use server::{Peer, WsServer};
