@@ -397,7 +397,7 @@ impl<'a> Builder<'a> {
     }
 
     fn into_graph(mut self, file: &FlowFile, tabs: Vec<Tab>) -> (FlowGraph, Vec<Problem>) {
-        let events = EventIndex::new(&self.nodes, &mut self.problems);
+        let events = EventIndex::new(&self.nodes, self.limits, &mut self.problems);
         let mut nodes_by_id = HashMap::with_capacity(self.nodes.len());
         let mut instances_by_id = HashMap::with_capacity(self.instances.len());
         for (id, slot) in self.slots {

@@ -76,6 +76,12 @@ impl GraphNode {
         self.alias.as_deref().unwrap_or(&self.id)
     }
 
+    /// The subflow instance that it is directly inside of. Ask this rather than [`z`](Self::z): a file may give a tab and
+    /// an instance the same id.
+    pub fn instance_id(&self) -> Option<&str> {
+        self.alias.as_ref().and(self.z.as_deref())
+    }
+
     pub(super) fn facts(&self) -> NodeFacts<'_> {
         NodeFacts { id: &self.id, name: &self.name, path: &self.path }
     }

@@ -15,6 +15,9 @@ pub struct Limits {
     pub ports: usize,
     /// Wires that the graph may hold, and steps that may be taken through subflow ports to find them.
     pub wires: usize,
+    /// Catch nodes, and status nodes, of one tab or subflow instance that hear of the whole tab or of their group. Every
+    /// node is tied to each of these, so their number times that of all nodes must stay within bounds.
+    pub listeners: usize,
     /// Rough memory for the configuration of all nodes and the values of all variables, in bytes.
     pub config_bytes: usize,
 }
@@ -27,6 +30,7 @@ impl Default for Limits {
             group_depth: 64,
             ports: 1_024,
             wires: 1_000_000,
+            listeners: 100,
             config_bytes: 256 * 1024 * 1024,
         }
     }

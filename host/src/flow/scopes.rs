@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::graph::{FlowGraph, GraphNode};
+use super::graph::{FlowGraph, GraphNode, Instance};
+use super::limits::Limits;
 use super::problems::Problems;
 use super::roles::Role;
 
@@ -57,7 +58,9 @@ struct Here {
 /// All listeners of a graph, by the tab or instance that contains them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EventIndex {
-    by_z: HashMap<Option<String>, Here>,
+    tabs: HashMap<Option<String>, Here>,
+    /// Apart from tabs: a file may use the id of an instance as the `z` of nodes that are on no tab.
+    instances: HashMap<String, Here>,
 }
 
 /// The node that an event comes from, as seen in the tab or instance that contains it: in the parents of a subflow
@@ -66,22 +69,27 @@ pub(super) struct EventIndex {
 struct Reporter<'g> {
     id: &'g str,
     z: &'g Option<String>,
+    /// The instance that it is inside of.
+    inside: Option<&'g str>,
     groups: &'g [String],
 }
 
 impl EventIndex {
-    pub(super) fn new(nodes: &[GraphNode], problems: &mut Problems) -> EventIndex {
+    pub(super) fn new(nodes: &[GraphNode], limits: &Limits, problems: &mut Problems) -> EventIndex {
         let mut index = EventIndex::default();
         for (place, node) in nodes.iter().enumerate() {
             if matches!(node.role, Role::Catch | Role::Status | Role::Complete) {
-                index.add(place, node, problems);
+                index.add(place, node, limits, problems);
             }
         }
         index
     }
 
-    fn add(&mut self, place: usize, node: &GraphNode, problems: &mut Problems) {
-        let here = self.by_z.entry(node.z.clone()).or_default();
+    fn add(&mut self, place: usize, node: &GraphNode, limits: &Limits, problems: &mut Problems) {
+        let here = match node.instance_id() {
+            Some(instance) => self.instances.entry(instance.to_owned()).or_default(),
+            None => self.tabs.entry(node.z.clone()).or_default(),
+        };
         let listeners = match node.role {
             Role::Catch => &mut here.catch,
             Role::Status => &mut here.status,
@@ -110,11 +118,25 @@ impl EventIndex {
                     listeners.listing.entry(id.to_owned()).or_default().push(listener);
                 }
             }
-        } else {
+        } else if listeners.broad.len() < limits.listeners {
             listeners.broad.push(listener);
+        } else {
+            let text = format!(
+                "its tab has {} others that hear of all nodes; it hears of nothing",
+                limits.listeners
+            );
+            problems.error(node.stored_id(), &node.node_type, text);
         }
         let uncaught = node.role == Role::Catch && node.config.get("uncaught") == Some(&Value::Bool(true));
         listeners.all.push(Listener { node: place, reach, uncaught });
+    }
+
+    /// The listeners in the tab or instance that contains the reporter.
+    fn here(&self, reporter: Reporter<'_>) -> Option<&Here> {
+        match reporter.inside {
+            Some(instance) => self.instances.get(instance),
+            None => self.tabs.get(reporter.z),
+        }
     }
 
     /// Routes for the node or instance `id`, counting only listeners that are `alive`. Takes time by the number of
@@ -122,7 +144,7 @@ impl EventIndex {
     pub(super) fn routes(&self, graph: &FlowGraph, id: &str, alive: &dyn Fn(&str) -> bool) -> EventRoutes {
         let Some(reporter) = reporter(graph, id) else { return EventRoutes::default() };
         let names = |nodes: Vec<usize>| nodes.into_iter().map(|node| graph.nodes[node].id.clone()).collect();
-        let complete = match self.by_z.get(reporter.z) {
+        let complete = match self.here(reporter) {
             Some(here) => matching(graph, &here.complete, reporter, alive),
             None => Vec::new(),
         };
@@ -142,7 +164,7 @@ impl EventIndex {
         alive: &dyn Fn(&str) -> bool,
     ) -> Vec<usize> {
         loop {
-            if let Some(here) = self.by_z.get(reporter.z) {
+            if let Some(here) = self.here(reporter) {
                 let found = matching(graph, &here.catch, reporter, alive);
                 let (last, first): (Vec<_>, Vec<_>) =
                     found.into_iter().partition(|listener| listener.uncaught);
@@ -164,13 +186,13 @@ impl EventIndex {
         alive: &dyn Fn(&str) -> bool,
     ) -> Vec<usize> {
         loop {
-            if let Some(here) = self.by_z.get(reporter.z) {
+            if let Some(here) = self.here(reporter) {
                 let found = matching(graph, &here.status, reporter, alive);
                 if !found.is_empty() {
                     return found.into_iter().map(|listener| listener.node).collect();
                 }
             }
-            let around = reporter.z.as_deref().and_then(|z| graph.instance(z));
+            let around = reporter.inside.and_then(|id| graph.instance(id));
             if around.is_none_or(|instance| instance.has_status_output) {
                 return Vec::new();
             }
@@ -180,22 +202,29 @@ impl EventIndex {
     }
 }
 
+impl<'g> Reporter<'g> {
+    fn instance(instance: &'g Instance) -> Reporter<'g> {
+        let inside = instance.parent.as_deref();
+        Reporter { id: &instance.id, z: &instance.z, inside, groups: &instance.groups }
+    }
+}
+
 fn reporter<'g>(graph: &'g FlowGraph, id: &str) -> Option<Reporter<'g>> {
     if let Some(instance) = graph.instance(id) {
-        return Some(Reporter { id: &instance.id, z: &instance.z, groups: &instance.groups });
+        return Some(Reporter::instance(instance));
     }
     let node = graph.node(id)?;
     // Errors of global config nodes belong to no flow. Nodes written without coordinates are another matter.
     if node.z.is_none() && !node.config.contains_key("wires") {
         return None;
     }
-    Some(Reporter { id: &node.id, z: &node.z, groups: &node.groups })
+    Some(Reporter { id: &node.id, z: &node.z, inside: node.instance_id(), groups: &node.groups })
 }
 
-/// The reporter as the parent of its subflow sees it; `None` outside subflows.
+/// The reporter as the parent of its subflow sees it; `None` outside subflows. Every step leads to an instance that was
+/// unfolded earlier, so stepping outwards ends.
 fn outer<'g>(graph: &'g FlowGraph, inner: Reporter<'g>) -> Option<Reporter<'g>> {
-    let instance = graph.instance(inner.z.as_deref()?)?;
-    Some(Reporter { id: &instance.id, z: &instance.z, groups: &instance.groups })
+    Some(Reporter::instance(graph.instance(inner.inside?)?))
 }
 
 /// The listeners that hear of the reporter: those with a scope first, those for uncaught errors last, and within that

@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -163,7 +163,10 @@ pub fn remove_staging_folder() {
 
 fn make_folder(parent: &Path) -> io::Result<Folder> {
     // It gets the name that the sweep looks for only once it is locked.
-    let fresh = tempfile::Builder::new().prefix(".flowbay-").tempdir_in(parent)?;
+    let fresh = tempfile::Builder::new()
+        .prefix(".flowbay-")
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(parent)?;
     let lock = File::create_new(fresh.path().join(LOCK_FILE))?;
     lock.try_lock()?;
     let name = fresh.path().file_name().unwrap_or_default().to_string_lossy().replacen(
@@ -203,8 +206,6 @@ fn is_abandoned(folder: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn file_with(folder: &tempfile::TempDir, bytes: &[u8]) -> PathBuf {
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_while_it_is_read_is_refused() {
+    fn a_write_shows_in_the_stamp() {
         let folder = tempfile::tempdir().unwrap();
         let file = file_with(&folder, b"first");
         let before = stamp(&fs::metadata(&file).unwrap());

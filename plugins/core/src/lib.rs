@@ -1,1 +1,45 @@
-//! Under construction.
+//! Node-RED's everyday nodes.
+//!
+//! One file per node type, with what several share beside them: `typed` (values with a type, as the editor's typed
+//! inputs write them), `context_key`, `moment` (the time as a value), `numbers`, `surroundings` (what these need of
+//! a node's `Ctx`). `props` and `schedule` belong to `inject`, `rule` and `replace` to `change`, `link_stack` and
+//! `link_targets` to the link nodes.
+#![forbid(unsafe_code)]
+
+mod catch;
+mod change;
+mod comment;
+mod complete;
+mod context_key;
+mod debug;
+mod inject;
+mod inspect;
+mod junction;
+mod link_call;
+mod link_in;
+mod link_out;
+mod link_stack;
+mod link_targets;
+mod moment;
+mod numbers;
+mod props;
+mod replace;
+mod rule;
+mod schedule;
+mod status;
+mod surroundings;
+mod typed;
+
+flowbay_sdk::export_plugin!(
+    inject::Inject,
+    debug::Debug,
+    complete::Complete,
+    catch::Catch,
+    status::StatusNode,
+    link_in::LinkIn,
+    link_call::LinkCall,
+    link_out::LinkOut,
+    comment::Comment,
+    junction::Junction,
+    change::Change,
+);

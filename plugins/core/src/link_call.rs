@@ -94,9 +94,10 @@ impl Node for LinkCall {
     async fn on_input(&self, mut msg: Msg, ctx: &Ctx) -> Result<(), Error> {
         let target = match &self.target {
             Target::Fixed(id) => link_targets::by_id(ctx, id)?.to_owned(),
-            Target::Dynamic => {
-                link_targets::by_id_or_name(ctx, msg.get("target").and_then(Value::as_str).unwrap_or_default())?
-            }
+            Target::Dynamic => link_targets::by_id_or_name(
+                ctx,
+                msg.get("target").and_then(Value::as_str).unwrap_or_default(),
+            )?,
         };
         let call = self.calls.begin()?;
         link_stack::push(&mut msg, Caller { node: ctx.id().into(), id: call.id.clone() })?;

@@ -39,3 +39,10 @@ impl Node for LinkIn {
         running().remove(&self.target);
     }
 }
+
+/// A node may also end without being closed, when a newer generation takes over.
+impl Drop for LinkIn {
+    fn drop(&mut self) {
+        running().remove(&self.target);
+    }
+}

@@ -18,10 +18,12 @@ pub struct Caller {
 
 impl Caller {
     fn from_value(value: &Value) -> Option<Self> {
-        let text = |name: &str| value.get(name).and_then(|value| match value {
-            Value::Str(text) => Some(text.clone()),
-            _ => None,
-        });
+        let text = |name: &str| {
+            value.get(name).and_then(|value| match value {
+                Value::Str(text) => Some(text.clone()),
+                _ => None,
+            })
+        };
         Some(Self { node: text("node")?, id: text("id")? })
     }
 }

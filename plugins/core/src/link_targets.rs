@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use flowbay_sdk::{Ctx, Error, Value};
@@ -20,14 +23,23 @@ pub struct Target {
     pub flow: String,
     /// Whether that is a subflow instance.
     pub in_subflow: bool,
+    /// Tells apart two nodes that have had the same id one after the other.
+    pub serial: u64,
 }
 
 impl Target {
     /// The node that `ctx` belongs to.
     pub fn of(ctx: &Ctx) -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         let text = |name: &str| ctx.info().get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = if ctx.name().is_empty() { ctx.id() } else { ctx.name() };
-        Self { id: ctx.id().to_owned(), name: name.to_owned(), flow: text("z"), in_subflow: !text("alias").is_empty() }
+        Self {
+            id: ctx.id().to_owned(),
+            name: name.to_owned(),
+            flow: text("z"),
+            in_subflow: !text("alias").is_empty(),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+        }
     }
 }
 
@@ -45,16 +57,17 @@ pub fn running() -> MutexGuard<'static, Targets> {
 }
 
 impl Targets {
-    /// Adds a node that runs now.
+    /// Adds a node that runs now, in the place of an earlier one with its id and name.
     pub fn add(&mut self, target: Target) {
-        self.remove(&target);
-        self.0.entry(target.name.clone()).or_default().push(target);
+        let same_name = self.0.entry(target.name.clone()).or_default();
+        same_name.retain(|other| other.id != target.id);
+        same_name.push(target);
     }
 
     /// Removes a node that does not run any more.
     pub fn remove(&mut self, target: &Target) {
         if let Some(same_name) = self.0.get_mut(&target.name) {
-            same_name.retain(|other| other.id != target.id);
+            same_name.retain(|other| other.serial != target.serial);
             if same_name.is_empty() {
                 self.0.remove(&target.name);
             }
@@ -111,7 +124,8 @@ mod tests {
     use super::*;
 
     fn target(id: &str, name: &str, flow: &str, in_subflow: bool) -> Target {
-        Target { id: id.to_owned(), name: name.to_owned(), flow: flow.to_owned(), in_subflow }
+        let serial = id.parse().unwrap();
+        Target { id: id.to_owned(), name: name.to_owned(), flow: flow.to_owned(), in_subflow, serial }
     }
 
     #[test]
@@ -137,12 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_gone_leaves_nothing_behind() {
+    fn a_node_that_is_gone_takes_only_itself_away() {
         let mut targets = Targets::default();
-        let one = target("1", "double", "tab1", false);
-        targets.add(one.clone());
-        targets.add(one.clone());
-        targets.remove(&one);
+        let earlier = target("1", "double", "tab1", false);
+        let later = Target { serial: 2, ..earlier.clone() };
+        targets.add(earlier.clone());
+        targets.add(later.clone());
+        targets.remove(&earlier);
+        assert_eq!(targets.by_name("double", "").unwrap(), "1");
+        targets.remove(&later);
         assert!(targets.0.is_empty());
     }
 }

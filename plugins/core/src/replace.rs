@@ -92,7 +92,9 @@ impl Needle {
 
     fn is_exactly(&self, text: &str) -> bool {
         match self {
-            Needle::Text(needle) | Needle::Bool(needle) | Needle::Number { text: needle, .. } => needle == text,
+            Needle::Text(needle) | Needle::Bool(needle) | Needle::Number { text: needle, .. } => {
+                needle == text
+            }
             Needle::Pattern(_) => false,
         }
     }
@@ -296,7 +298,9 @@ mod tests {
         let unsupported = |value: Option<Value>| Needle::found(value.as_ref()).unwrap_err().to_string();
         assert_eq!(unsupported(None), "Invalid 'from' property: unsupported type: undefined");
         assert_eq!(unsupported(Some(Value::Null)), "Invalid 'from' property: unsupported type: object");
-        assert!(Needle::typed("(".to_owned(), "re").unwrap_err().text().starts_with("Invalid 'from' property: "));
+        assert!(
+            Needle::typed("(".to_owned(), "re").unwrap_err().text().starts_with("Invalid 'from' property: ")
+        );
         assert!(Needle::typed("(?=a)".to_owned(), "re").is_err(), "look-ahead");
     }
 }

@@ -1,9 +1,6 @@
 //! The rules of the `change` node.
 
-use flowbay_sdk::{
-    ContextScope, Error, Msg, Object, PropertyPath, Value,
-    path::PathError,
-};
+use flowbay_sdk::{ContextScope, Error, Msg, Object, PropertyPath, Value, path::PathError};
 
 use crate::{
     context_key::ContextKey,
@@ -66,7 +63,9 @@ impl Rule {
         for (number, rule) in (1..).zip(rules) {
             match Self::new(rule, around) {
                 Ok(rule) => read.push(rule),
-                Err(Unusable::Inert(reason)) => warnings.push(format!("rule {number} does nothing: {reason}")),
+                Err(Unusable::Inert(reason)) => {
+                    warnings.push(format!("rule {number} does nothing: {reason}"))
+                }
                 Err(Unusable::Refused(error)) => return Err(Error::new(format!("rule {number}: {error}"))),
             }
         }
@@ -218,7 +217,9 @@ fn is_truthy(value: &Value) -> bool {
         Value::Null => false,
         Value::Bool(flag) => *flag,
         Value::Str(text) => !text.is_empty(),
-        Value::Int(_) | Value::Float(_) => value.as_f64().is_some_and(|number| number != 0.0 && !number.is_nan()),
+        Value::Int(_) | Value::Float(_) => {
+            value.as_f64().is_some_and(|number| number != 0.0 && !number.is_nan())
+        }
         _ => true,
     }
 }
@@ -244,7 +245,12 @@ impl Place {
     }
 
     /// Sets or deletes the property; false when something that can have no properties is in the way.
-    fn write(&self, value: Option<Value>, msg: &mut Msg, around: &impl Surroundings) -> Result<bool, Undetermined> {
+    fn write(
+        &self,
+        value: Option<Value>,
+        msg: &mut Msg,
+        around: &impl Surroundings,
+    ) -> Result<bool, Undetermined> {
         match (self, value) {
             (Place::Msg(path), Some(value)) => match msg.set_path(path, value) {
                 Ok(()) => Ok(true),
@@ -278,7 +284,8 @@ mod tests {
     fn changed(around: &Fake, rules: &str, message: &str) -> Result<Value, String> {
         let mut config = Object::new();
         config.insert("rules", json(rules));
-        let rules = Rule::read_all(&config.into(), around, &mut Vec::new()).map_err(|error| error.to_string())?;
+        let rules =
+            Rule::read_all(&config.into(), around, &mut Vec::new()).map_err(|error| error.to_string())?;
         let mut message = msg(message);
         for rule in &rules {
             rule.apply(&mut message, around).map_err(|error| error.to_string())?;
@@ -301,7 +308,11 @@ mod tests {
             (r#"[{"t":"set","p":"a[1]","to":"true","tot":"bool"}]"#, "{}", r#"{"a":[null,true]}"#),
             (r#"[{"t":"set","p":"p","to":"{\"x\":[]}","tot":"json"}]"#, "{}", r#"{"p":{"x":[]}}"#),
             (r#"[{"t":"set","p":"p","to":"WHO","tot":"env"}]"#, "{}", r#"{"p":"Joe"}"#),
-            (r#"[{"t":"set","p":"p","to":"q","tot":"msg","dc":true}]"#, r#"{"q":[1]}"#, r#"{"q":[1],"p":[1]}"#),
+            (
+                r#"[{"t":"set","p":"p","to":"q","tot":"msg","dc":true}]"#,
+                r#"{"q":[1]}"#,
+                r#"{"q":[1],"p":[1]}"#,
+            ),
             (r#"[{"t":"set","p":"p","to":"msg.q"}]"#, r#"{"q":1}"#, r#"{"q":1,"p":1}"#),
             (r#"[{"t":"set","p":"p[msg.k]","to":"v"}]"#, r#"{"k":"x","p":{}}"#, r#"{"k":"x","p":{"x":"v"}}"#),
             (r#"[{"t":"set","p":"msg.payload","to":""}]"#, r#"{"payload":1}"#, r#"{"payload":""}"#),
@@ -312,7 +323,11 @@ mod tests {
     fn set_to_what_is_missing_deletes_unless_its_parent_is_missing_too() {
         check(&[
             (r#"[{"t":"set","p":"payload","to":"no","tot":"msg"}]"#, r#"{"payload":1}"#, "{}"),
-            (r#"[{"t":"set","p":"payload","to":"no.no","tot":"msg"}]"#, r#"{"payload":1}"#, r#"{"payload":1}"#),
+            (
+                r#"[{"t":"set","p":"payload","to":"no.no","tot":"msg"}]"#,
+                r#"{"payload":1}"#,
+                r#"{"payload":1}"#,
+            ),
             (r#"[{"t":"set","p":"payload","to":"no","tot":"flow"}]"#, r#"{"payload":1}"#, "{}"),
         ]);
     }
@@ -390,7 +405,9 @@ mod tests {
 
     #[test]
     fn move_moves_between_places_even_when_one_is_in_the_other() {
-        let row = |from: &str, to: &str| format!(r#"[{{"t":"move","p":"{from}","pt":"msg","to":"{to}","tot":"msg"}}]"#);
+        let row = |from: &str, to: &str| {
+            format!(r#"[{{"t":"move","p":"{from}","pt":"msg","to":"{to}","tot":"msg"}}]"#)
+        };
         check(&[
             (&row("topic", "payload"), r#"{"topic":"t","payload":1}"#, r#"{"payload":"t"}"#),
             (&row("payload", "payload"), r#"{"payload":1}"#, r#"{"payload":1}"#),
@@ -413,7 +430,10 @@ mod tests {
         ]"##;
         assert_eq!(changed(&around, rules, "{}"), Ok(json(r#"{"payload":"six"}"#)));
         let context = around.context.borrow();
-        assert_eq!(context.iter().collect::<Vec<_>>(), [(&"Global file count".to_owned(), &Value::from("six"))]);
+        assert_eq!(
+            context.iter().collect::<Vec<_>>(),
+            [(&"Global file count".to_owned(), &Value::from("six"))]
+        );
     }
 
     #[test]
@@ -429,8 +449,14 @@ mod tests {
     fn what_cannot_be_followed_refuses_the_node() {
         for (rules, expected) in [
             (r#"[{"t":"set","p":"payload","to":"{","tot":"json"}]"#, "rule 1: Invalid 'to' JSON property"),
-            (r#"[{"t":"set","p":"p","to":"1"},{"t":"set","p":"p","to":"$now()","tot":"jsonata"}]"#, "rule 2: JSONata"),
-            (r#"[{"t":"change","p":"p","from":"(","fromt":"re","to":""}]"#, "rule 1: Invalid 'from' property"),
+            (
+                r#"[{"t":"set","p":"p","to":"1"},{"t":"set","p":"p","to":"$now()","tot":"jsonata"}]"#,
+                "rule 2: JSONata",
+            ),
+            (
+                r#"[{"t":"change","p":"p","from":"(","fromt":"re","to":""}]"#,
+                "rule 1: Invalid 'from' property",
+            ),
         ] {
             let error = changed(&Fake::default(), rules, "{}").unwrap_err();
             assert!(error.starts_with(expected), "{rules}: {error}");
@@ -440,7 +466,8 @@ mod tests {
     #[test]
     fn rules_without_effect_are_passed_over_with_a_warning() {
         let mut warnings = Vec::new();
-        let config = json(r#"{"rules":[{"t":"set","p":"","to":"1"},{},5,{"t":"set","p":"a","pt":"env","to":"1"}]}"#);
+        let config =
+            json(r#"{"rules":[{"t":"set","p":"","to":"1"},{},5,{"t":"set","p":"a","pt":"env","to":"1"}]}"#);
         assert!(Rule::read_all(&config, &Fake::default(), &mut warnings).unwrap().is_empty());
         assert_eq!(warnings.len(), 4, "{warnings:?}");
     }
@@ -450,8 +477,14 @@ mod tests {
         for (config, expected) in [
             (r#"{"action":"replace","property":"payload","to":"x"}"#, r#"{"payload":"x"}"#),
             (r#"{"action":"replace","property":"payload","to":"msg.topic"}"#, r#"{"payload":"t9"}"#),
-            (r#"{"action":"change","property":"topic","from":"t","to":"x","reg":false}"#, r#"{"topic":"x9"}"#),
-            (r#"{"action":"change","property":"topic","from":"\\d","to":"x","reg":null}"#, r#"{"topic":"tx"}"#),
+            (
+                r#"{"action":"change","property":"topic","from":"t","to":"x","reg":false}"#,
+                r#"{"topic":"x9"}"#,
+            ),
+            (
+                r#"{"action":"change","property":"topic","from":"\\d","to":"x","reg":null}"#,
+                r#"{"topic":"tx"}"#,
+            ),
             (r#"{"action":"move","property":"topic","to":"payload"}"#, r#"{"payload":"t9"}"#),
             (r#"{"action":"delete","property":"topic"}"#, "{}"),
         ] {

@@ -62,7 +62,9 @@ impl Typed {
                 .and_then(|data| buffer(&data).ok_or_else(|| "Not string or array".to_owned()))
                 .map_or_else(Typed::Invalid, Typed::Fixed),
             "date" => Typed::Now(Moment::parse(&text())),
-            "msg" => PropertyPath::parse_msg(&text()).map_or_else(|e| Typed::Invalid(e.to_string()), Typed::Msg),
+            "msg" => {
+                PropertyPath::parse_msg(&text()).map_or_else(|e| Typed::Invalid(e.to_string()), Typed::Msg)
+            }
             "flow" => Typed::Context(ContextKey::parse(ContextScope::Flow, &text())),
             "global" => Typed::Context(ContextKey::parse(ContextScope::Global, &text())),
             "env" => Typed::Env(text()),
@@ -190,12 +192,16 @@ mod tests {
         let message = msg(r#"{"topic":"t","a":{"b":[1,2]},"none":null}"#);
         let around = Fake {
             env: [("WHO", Value::from("Joe")), ("N", Value::Int(7))].into(),
-            context: [("Flow  count".to_owned(), Value::Int(3))].into_iter().collect::<std::collections::HashMap<_, _>>().into(),
+            context: [("Flow  count".to_owned(), Value::Int(3))]
+                .into_iter()
+                .collect::<std::collections::HashMap<_, _>>()
+                .into(),
             ..Fake::default()
         };
-        Typed::new(Some(&value.into()), kind).unwrap().evaluate(&message, &around).unwrap_or_else(|error| {
-            panic!("{value} as {kind}: {error:?}")
-        })
+        Typed::new(Some(&value.into()), kind)
+            .unwrap()
+            .evaluate(&message, &around)
+            .unwrap_or_else(|error| panic!("{value} as {kind}: {error:?}"))
     }
 
     #[test]
@@ -228,7 +234,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_its_type_fails_when_it_is_needed() {
         let around = Fake::default();
-        for (value, kind) in [("{", "json"), ("5", "bin"), ("a[", "msg"), ("a..b", "msg"), ("", "msg"), ("", "flow")] {
+        for (value, kind) in
+            [("{", "json"), ("5", "bin"), ("a[", "msg"), ("a..b", "msg"), ("", "msg"), ("", "flow")]
+        {
             let typed = Typed::new(Some(&value.into()), kind).unwrap();
             assert!(
                 matches!(typed.evaluate(&msg("{}"), &around), Err(Undetermined::Failed(_))),
@@ -240,9 +248,14 @@ mod tests {
     #[test]
     fn a_property_of_nothing_is_told_from_a_missing_one() {
         let message = msg(r#"{"a":{"b":null,"s":"x"}}"#);
-        for (path, reachable) in
-            [("x", true), ("a.x", true), ("x.y", false), ("a.b.c", false), ("a.s.t", true), ("a[msg.no]", false)]
-        {
+        for (path, reachable) in [
+            ("x", true),
+            ("a.x", true),
+            ("x.y", false),
+            ("a.b.c", false),
+            ("a.s.t", true),
+            ("a[msg.no]", false),
+        ] {
             let result = read(&message, &PropertyPath::parse(path).unwrap());
             assert_eq!(result.is_ok(), reachable, "{path}");
             assert!(result.ok().flatten().is_none(), "{path}");

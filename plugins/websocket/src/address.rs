@@ -197,10 +197,25 @@ mod tests {
 
     #[test]
     fn a_url_without_a_valid_host_or_port_is_invalid() {
-        for url in
-            ["ws://", "wss://", "ws:///x", "ws://:80", "ws://h:x", "ws://h:99999", "ws://h:-1", "ws://h:+1", "ws://a b",
-             "ws://h\r\nX: y", "ws://[::1", "ws://[x]", "ws://[::1]x", "ws://u@", "ws://ü", "ws://?q", "/x"]
-        {
+        for url in [
+            "ws://",
+            "wss://",
+            "ws:///x",
+            "ws://:80",
+            "ws://h:x",
+            "ws://h:99999",
+            "ws://h:-1",
+            "ws://h:+1",
+            "ws://a b",
+            "ws://h\r\nX: y",
+            "ws://[::1",
+            "ws://[x]",
+            "ws://[::1]x",
+            "ws://u@",
+            "ws://ü",
+            "ws://?q",
+            "/x",
+        ] {
             assert!(Address::parse(url).is_err(), "{url}");
         }
         assert_eq!(Address::parse("ws://").unwrap_err().to_string(), "Invalid URL: ws://");

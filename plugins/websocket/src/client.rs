@@ -67,7 +67,11 @@ impl Node for WebSocketClient {
 ///
 /// # Errors
 /// The server cannot be reached, does not answer in time, or does not agree.
-pub async fn connect(address: &Address, settings: &Settings, ctx: &Ctx) -> Result<(HostStream, Value), Error> {
+pub async fn connect(
+    address: &Address,
+    settings: &Settings,
+    ctx: &Ctx,
+) -> Result<(HostStream, Value), Error> {
     let dial = DialOptions {
         host: address.host.clone(),
         port: address.port,

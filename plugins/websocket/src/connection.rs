@@ -281,7 +281,9 @@ where
             match self.surroundings.poll_outgoing(cx, &mut self.batch) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Received::Values(_)) => self.batch.reverse(),
-                Poll::Ready(Received::Closed) => return Err(Leave::Close(close_frame(&self.surroundings.on_cut()))),
+                Poll::Ready(Received::Closed) => {
+                    return Err(Leave::Close(close_frame(&self.surroundings.on_cut())));
+                }
                 // This version cannot give a connection away; "service restart" tells clients to come again.
                 Poll::Ready(Received::HandOver) => {
                     return Err(Leave::Close(close_frame(&close_request(Some(1012), ""))));
@@ -446,8 +448,11 @@ fn payload(blob: Blob) -> Bytes {
 
 /// A frame, not a text message: a `Str` is UTF-8, there is no need to check it again.
 fn text_frame(text: Str) -> Frame {
-    let payload =
-        if text.len() < SHARE_BYTES { Bytes::copy_from_slice(text.as_bytes()) } else { payload(text.into_blob()) };
+    let payload = if text.len() < SHARE_BYTES {
+        Bytes::copy_from_slice(text.as_bytes())
+    } else {
+        payload(text.into_blob())
+    };
     Frame::message(payload, OpCode::Data(DataCode::Text), true)
 }
 

@@ -283,7 +283,8 @@ impl Endpoint {
     }
 
     fn publish(&self, fill: &str, shape: &str, text: &str, event: &str, session: &Value) {
-        let status = Status::new().fill(fill).shape(shape).text(text).with("event", event).with("_session", session);
+        let status =
+            Status::new().fill(fill).shape(shape).text(text).with("event", event).with("_session", session);
         self.users.status(&status);
     }
 

@@ -135,7 +135,9 @@ async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<(Vec<u8>, 
     loop {
         let searched = answer.len().saturating_sub(3);
         if stream.read_buf(&mut answer).await? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection").into());
+            return Err(
+                io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection").into()
+            );
         }
         if let Some(at) = answer[searched..].windows(4).position(|window| window == b"\r\n\r\n") {
             let input = answer.split_off(searched + at + 4);
@@ -168,7 +170,10 @@ fn check_answer(answer: &[u8], key: &str, offered: &[String]) -> Result<Option<S
             .collect::<Vec<_>>()
     };
     let has_token = |name: &str, token: &str| {
-        values(name).iter().flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+        values(name)
+            .iter()
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
     };
     if !has_token("Upgrade", "websocket") {
         return Err(Mismatch("Invalid Upgrade header"));
@@ -232,7 +237,8 @@ mod tests {
 
     #[test]
     fn configured_headers_replace_the_host_but_not_the_handshake() {
-        let request = http("ws://h", &[], &[("Host", "other"), ("Upgrade", "h2c"), ("connection", "close")]).unwrap();
+        let request =
+            http("ws://h", &[], &[("Host", "other"), ("Upgrade", "h2c"), ("connection", "close")]).unwrap();
         assert!(request.contains("\r\nHost: other\r\n") && !request.contains("Host: h\r\n"), "{request}");
         assert!(!request.contains("h2c") && !request.contains("close"), "{request}");
     }
@@ -240,7 +246,10 @@ mod tests {
     #[test]
     fn headers_that_would_break_the_request_are_refused() {
         for (name, value) in [("a b", "x"), ("a:", "x"), ("ä", "x"), ("a", "x\r\nb: y"), ("a", "x\0")] {
-            assert_eq!(http("ws://h", &[], &[(name, value)]), Err(format!("the header {name:?} cannot be sent")));
+            assert_eq!(
+                http("ws://h", &[], &[(name, value)]),
+                Err(format!("the header {name:?} cannot be sent"))
+            );
         }
         assert!(http("ws://h", &["a\r\nb: c"], &[]).is_err());
     }

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn a_path_begins_with_one_slash() {
-        for (path, full) in [("x", "/x"), ("/x", "/x"), ("", "/"), ("/", "/"), ("//x", "//x"), ("x/", "/x/")] {
+        for (path, full) in [("x", "/x"), ("/x", "/x"), ("", "/"), ("/", "/"), ("//x", "//x"), ("x/", "/x/")]
+        {
             assert_eq!(full_path(path), full, "{path}");
         }
     }

@@ -156,7 +156,9 @@ mod tests {
 
     #[test]
     fn in_whole_mode_any_other_json_is_the_payload() {
-        for text in ["42", "1.5", r#""str""#, "true", "null", "[]", "[1,2]", r#"[{"payload":1},{"payload":2}]"#] {
+        for text in
+            ["42", "1.5", r#""str""#, "true", "null", "[]", "[1,2]", r#"[{"payload":1},{"payload":2}]"#]
+        {
             check_received(Data::Text(text), Mode::Whole, with_payload(json(text)));
         }
         let text = "[[{\"payload\":\"i\"}]]";

@@ -54,7 +54,8 @@ impl Users {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = lists.all.iter().filter(|user| user.strong_count() > 0).cloned().collect();
         change(&mut all);
-        let receives = |user: &&Weak<User>| user.upgrade().is_some_and(|user| user.direction == Direction::In);
+        let receives =
+            |user: &&Weak<User>| user.upgrade().is_some_and(|user| user.direction == Direction::In);
         lists.inputs = all.iter().filter(receives).cloned().collect();
         lists.all = all.into();
         drop(lists);

@@ -74,6 +74,12 @@ impl Flow {
         self.change(id, wires, json!([rule]))
     }
 
+    /// Adds a node that only passes messages on.
+    #[must_use]
+    pub fn junction(self, id: &str, wires: &str) -> Flow {
+        self.node(id, "junction", wires, json!({}))
+    }
+
     /// Adds a change node that deletes `msg._session`, so that what follows is no reply to anybody.
     #[must_use]
     pub fn forget(self, id: &str, wires: &str) -> Flow {

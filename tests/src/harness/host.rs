@@ -31,6 +31,7 @@ pub struct HostBuilder {
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
     settings_file: String,
+    names_plugin_folder: bool,
 }
 
 /// A host that runs; killed when dropped.
@@ -127,6 +128,13 @@ impl HostBuilder {
         self
     }
 
+    /// Without its own plugin folder on the command line.
+    #[must_use]
+    pub fn plugin_folder_from_environment(mut self) -> Self {
+        self.names_plugin_folder = false;
+        self
+    }
+
     /// Starts the host and waits until its flows have started.
     ///
     /// # Panics
@@ -174,18 +182,25 @@ impl HostBuilder {
         }
         let mut command = command(folder.path());
         command.args(["run", "flows.json"]);
-        let says_port = self.arguments.iter().any(|argument| argument == "-p" || argument == "--port");
-        let says_port = says_port || self.environment.iter().any(|(name, _)| name == "FLOWBAY_PORT");
-        let says_port = says_port || self.settings_file.contains("port");
-        if !says_port {
+        if !self.says_port() {
             command.args(["-p", &port.to_string()]);
         }
-        command.arg("--plugins").arg(&plugins).args(&self.arguments);
+        if self.names_plugin_folder {
+            command.arg("--plugins").arg(&plugins);
+        }
+        command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start the host: {error}"));
         let stdout = Output::of(child.stdout.take().expect("the output is a pipe"));
         let stderr = Output::of(child.stderr.take().expect("the output is a pipe"));
         Host { child, address: None, stdout, stderr, folder }
+    }
+
+    /// Whether the test decides about the port.
+    fn says_port(&self) -> bool {
+        self.arguments.iter().any(|argument| argument == "--port")
+            || self.environment.iter().any(|(name, _)| name == "FLOWBAY_PORT")
+            || self.settings_file.contains("port")
     }
 }
 
@@ -198,6 +213,7 @@ impl Host {
             arguments: Vec::new(),
             environment: Vec::new(),
             settings_file: String::new(),
+            names_plugin_folder: true,
         }
     }
 
@@ -235,6 +251,17 @@ impl Host {
     /// When it refuses.
     pub fn connect(&self, path: &str) -> Client {
         Client::connect(self.address(), path)
+    }
+
+    /// The status with which it refuses to open a WebSocket on a path.
+    ///
+    /// # Panics
+    /// When it does not refuse.
+    pub fn connect_refused(&self, path: &str) -> u16 {
+        match Client::connect_with(self.address(), path, &[]) {
+            Err(refusal) => refusal.status,
+            Ok(_) => panic!("{path} is open\n{}", self.logs()),
+        }
     }
 
     /// Connects to the way in and out that [`Flow::io`] makes.
@@ -427,9 +454,14 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     rest[..end].trim_end_matches('.').parse().ok()
 }
 
-/// A port that nobody uses. Below those that the system hands out by itself, so that no outgoing connection takes it
+/// A port that nobody uses at the moment.
+///
+/// Below those that the system hands out by itself, so that no outgoing connection takes it
 /// meanwhile; other test processes begin elsewhere.
-fn free_port() -> u16 {
+///
+/// # Panics
+/// When all are taken.
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;

@@ -14,7 +14,7 @@ pub use artifacts::{built, faulty_build_folder, flows_folder, plugin, scratch_fo
 pub use client::{Client, Frame, Refusal};
 pub use eventually::{PATIENCE, eventually, eventually_within};
 pub use flow::Flow;
-pub use host::{Finished, Host, HostBuilder, flowbay};
+pub use host::{Finished, Host, HostBuilder, flowbay, free_port};
 pub use http::{Reply, request};
 pub use output::Output;
 pub use raw::RawPeer;

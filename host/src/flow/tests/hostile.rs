@@ -245,3 +245,31 @@ fn ten_thousand_nodes_that_all_refer_to_each_other_are_built_quickly() {
     assert!(GraphDiff::between(&old, &new).is_empty());
     assert!(start.elapsed() < SOON);
 }
+
+#[test]
+fn a_node_whose_z_is_itself_or_an_instance_is_on_an_implicit_tab() {
+    let flow = json!([
+        {"id": "s", "type": "subflow"},
+        node("p", "x", json!({"z": "s"})),
+        node("i", "subflow:s", json!({"z": "i"})),
+        node("catch", "catch", json!({"z": "i", "scope": ["i"]})),
+        node("status", "status", json!({"z": "i"})),
+    ]);
+    let (graph, problems) = exercise(&flow);
+    assert_eq!(problems, []);
+    assert_eq!(graph.event_routes("i-p").catch, ["catch"]);
+    assert_eq!(graph.event_routes("i-p").status, ["status"]);
+    assert_eq!(graph.event_routes("status").catch, Vec::<String>::new());
+}
+
+#[test]
+fn catch_nodes_without_number_do_not_multiply_with_the_nodes() {
+    let mut flow = vec![tab("t")];
+    for number in 0..5_000 {
+        flow.push(node(&format!("c{number}"), "catch", json!({})));
+        flow.push(node(&format!("n{number}"), "x", json!({})));
+    }
+    let (graph, problems) = exercise(&json!(flow));
+    assert_eq!(graph.event_routes("n1").catch.len(), Limits::default().listeners);
+    assert!(text_of(&problems).contains("hears of nothing"), "{}", text_of(&problems));
+}

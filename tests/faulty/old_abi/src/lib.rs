@@ -1,0 +1,8 @@
+//! Built for an older major of the ABI, whose root looked different.
+#![allow(non_local_definitions, non_camel_case_types, reason = "abi_stable's derives expand to both")]
+
+raw_root::foreign_root!("0.9.0", {
+    /// As an older ABI might have had it.
+    #[sabi(last_prefix_field)]
+    pub name: extern "C" fn() -> abi_stable::std_types::RString,
+});

@@ -1,0 +1,278 @@
+//! The command line: commands, exit codes, settings, signals.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use flowbay_tests::harness::{Finished, Flow, Host, flowbay, free_port, plugin, scratch_folder, stage};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+fn echo() -> Flow {
+    Flow::new()
+        .config("listener", "websocket-listener", json!({"path": "/ws"}))
+        .node("in", "websocket in", "out", json!({"server": "listener"}))
+        .node("out", "websocket out", "", json!({"server": "listener"}))
+}
+
+/// A folder with `flows.json` in it and an empty folder `plugins`.
+fn folder_with(flows: &str) -> tempfile::TempDir {
+    let folder = scratch_folder();
+    std::fs::write(folder.path().join("flows.json"), flows).unwrap();
+    std::fs::create_dir(folder.path().join("plugins")).unwrap();
+    folder
+}
+
+fn add_plugins(folder: &Path) {
+    for name in ["core", "websocket"] {
+        stage(&plugin(name), &folder.join("plugins"));
+    }
+}
+
+/// Checks that the command failed with one line and no more, and returns the line.
+fn one_line(finished: &Finished) -> &str {
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert_eq!(finished.stdout, "", "{finished:?}");
+    let lines: Vec<&str> = finished.stderr.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert_eq!(lines.len(), 1, "{finished:?}");
+    lines[0]
+}
+
+// ---- run
+
+#[test]
+fn run_says_where_it_listens_what_it_loaded_and_that_the_flow_started() {
+    let host = Host::run(&echo());
+    host.wait_log(&format!("listening on http://{}", host.address()));
+    host.wait_log("flowbay-core*inject*debug*change");
+    host.wait_log("flowbay-websocket*websocket in*websocket out*websocket-listener*websocket-client");
+    host.wait_log("Started flows");
+    assert_eq!(host.stdout(), "", "standard output is for what flows print");
+}
+
+#[test]
+fn run_without_a_flow_file_is_one_clear_line() {
+    let folder = folder_with("[]");
+    let finished = flowbay(folder.path(), &["run", "missing.json", "-p", "0", "--plugins", "plugins"]);
+    assert!(one_line(&finished).contains("missing.json"), "{finished:?}");
+}
+
+#[test]
+fn run_with_what_is_no_flow_file_is_one_clear_line() {
+    for (text, says) in [
+        ("", "empty"),
+        ("this is not JSON", "not JSON"),
+        ("[{\"id\": \"a\",]", "line 1"),
+        ("{\"flows\": []}", "array"),
+        ("42", "array"),
+        (&"[".repeat(100_000), "not JSON"),
+    ] {
+        let folder = folder_with(text);
+        let finished = flowbay(folder.path(), &["run", "flows.json", "-p", "0", "--plugins", "plugins"]);
+        let line = one_line(&finished);
+        assert!(line.contains("flows.json") && line.contains(says), "{line}");
+    }
+}
+
+#[test]
+fn run_on_a_port_that_is_taken_is_one_clear_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = folder_with("[]");
+    let finished = flowbay(folder.path(), &["run", "flows.json", "-p", &port, "--plugins", "plugins"]);
+    let line = one_line(&finished);
+    assert!(line.contains(&port) && line.contains("in use"), "{line}");
+}
+
+#[test]
+fn run_listens_on_loopback_unless_told_otherwise() {
+    let host = Host::run(&echo());
+    assert!(host.address().ip().is_loopback());
+    let host = Host::builder().flow(&echo()).setting("host", "0.0.0.0").start();
+    assert!(host.address().ip().is_unspecified(), "{}", host.log());
+}
+
+#[test]
+fn ctrl_c_and_sigterm_close_the_clients_and_exit_with_0() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let host = Host::run(&echo());
+        let mut client = host.connect("/ws");
+        let begin = Instant::now();
+        host.signal(signal);
+        assert_eq!(client.recv_close(), 1001);
+        let finished = host.wait_exit();
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(begin.elapsed() < Duration::from_secs(10), "after {:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn a_second_start_on_the_same_port_works_as_soon_as_the_first_has_ended() {
+    let port = free_port();
+    for _ in 0..2 {
+        let host = Host::builder().flow(&echo()).setting("port", port).start();
+        let mut client = host.connect("/ws");
+        client.send_text("x");
+        assert_eq!(client.recv_text(), "x");
+        assert_eq!(host.stop().code, Some(0));
+    }
+}
+
+#[test]
+fn log_lines_can_be_json_and_more_or_less() {
+    let host = Host::builder().flow(&echo()).setting("log_format", "json").start();
+    let log = host.log();
+    for line in log.lines() {
+        let record: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+        assert!(record["level"].is_string() && record["timestamp"].is_string(), "{line}");
+    }
+
+    let usual = Host::run(&echo());
+    assert_eq!(usual.count_log("DEBUG"), 0, "{}", usual.log());
+    let verbose = Host::builder().flow(&echo()).argument("-v").start();
+    verbose.connect("/ws");
+    verbose.wait_log("DEBUG");
+}
+
+// ---- Settings
+
+#[test]
+fn the_command_line_wins_over_the_environment_and_that_over_the_settings_file() {
+    let ports = [free_port(), free_port(), free_port()];
+    let file = format!("port = {}", ports[2]);
+    let from_file = Host::builder().flow(&echo()).settings_file(&file);
+    let from_environment = from_file.clone().variable("FLOWBAY_PORT", ports[1].to_string());
+    let from_command_line = from_environment.clone().setting("port", ports[0]);
+    for (builder, port) in [(from_command_line, ports[0]), (from_environment, ports[1]), (from_file, ports[2])] {
+        assert_eq!(builder.start().address().port(), port);
+    }
+}
+
+#[test]
+fn settings_that_make_no_sense_are_one_clear_line() {
+    for (toml, says) in [
+        ("prot = 1", "prot"),
+        ("port = \"many\"", "flowbay.toml line 1"),
+        ("port =", "flowbay.toml line 1"),
+        ("drain_budget = 0", "drain_budget must be from 1"),
+    ] {
+        let folder = folder_with("[]");
+        std::fs::write(folder.path().join("flowbay.toml"), toml).unwrap();
+        let finished = flowbay(folder.path(), &["run", "flows.json", "-p", "0", "--plugins", "plugins"]);
+        let line = one_line(&finished);
+        assert!(line.contains("flowbay.toml") && line.contains(says), "{toml}: {line}");
+    }
+}
+
+#[test]
+fn an_unknown_option_is_a_usage_error() {
+    let folder = folder_with("[]");
+    let finished = flowbay(folder.path(), &["run", "flows.json", "--prot", "1"]);
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.stderr.contains("--prot"), "{finished:?}");
+}
+
+// ---- plugins
+
+#[test]
+fn plugins_lists_what_is_there_with_versions_and_node_types() {
+    let folder = folder_with("[]");
+    add_plugins(folder.path());
+    std::fs::write(folder.path().join("plugins/libbroken.so"), "not a library").unwrap();
+    let finished = flowbay(folder.path(), &["plugins", "--plugins", "plugins"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let row = |name: &str| {
+        let row = finished.stdout.lines().find(|line| line.contains(name));
+        row.unwrap_or_else(|| panic!("no line with {name}: {finished:?}"))
+    };
+    let core = row("flowbay-core");
+    for part in ["libflowbay_core.so", env!("CARGO_PKG_VERSION"), "1.0", "rustc", "inject", "link call"] {
+        assert!(core.contains(part), "{part} is missing in {core}");
+    }
+    assert!(row("flowbay-websocket").contains("websocket-listener"));
+    assert!(row("libbroken.so").contains("not a shared library"));
+}
+
+#[test]
+fn plugins_are_found_beside_the_executable_when_no_folder_is_named() {
+    // As after `cargo build`: the libraries lie in the executable's own folder, among much else.
+    let folder = folder_with("[]");
+    let finished = flowbay(folder.path(), &["plugins"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    for name in ["flowbay-core", "flowbay-websocket"] {
+        assert!(finished.stdout.contains(name), "{finished:?}");
+    }
+    assert!(!finished.stdout.contains("refused"), "{finished:?}");
+}
+
+#[test]
+fn plugin_folders_can_be_given_several_times_and_by_the_environment() {
+    let folder = scratch_folder();
+    for name in ["core", "websocket"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        stage(&plugin(name), &folder.path().join(name));
+    }
+    let finished = flowbay(folder.path(), &["plugins", "--plugins", "core", "--plugins", "websocket"]);
+    assert!(finished.stdout.contains("flowbay-core") && finished.stdout.contains("flowbay-websocket"), "{finished:?}");
+
+    let host = Host::builder().no_plugins().flow(&echo()).variable("FLOWBAY_PLUGINS", folder.path().join("websocket"));
+    let host = host.plugin_folder_from_environment().start();
+    host.wait_log("flowbay-websocket");
+}
+
+// ---- check
+
+#[test]
+fn check_accepts_a_good_file_and_starts_nothing() {
+    let folder = folder_with(&echo().to_json());
+    add_plugins(folder.path());
+    let finished = flowbay(folder.path(), &["check", "flows.json", "--plugins", "plugins"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(!finished.stderr.contains("listening"), "{finished:?}");
+}
+
+#[test]
+fn check_names_the_problems_of_a_bad_file_and_exits_with_1() {
+    let with = |entry: Value| echo().entry(entry).to_json();
+    for (flows, says) in [
+        (with(json!({"id": "in", "type": "debug"})), vec!["debug", "in", "duplicate id"]),
+        (with(json!({"id": "x", "type": "never-heard-of"})), vec!["never-heard-of"]),
+        (with(json!("text")), vec!["not an object"]),
+        (
+            echo()
+                .config("a", "websocket-listener", json!({"path": "/a", "b": "b"}))
+                .config("b", "websocket-listener", json!({"path": "/b", "a": "a"}))
+                .to_json(),
+            vec!["websocket-listener", "circle"],
+        ),
+    ] {
+        let folder = folder_with(&flows);
+        add_plugins(folder.path());
+        let finished = flowbay(folder.path(), &["check", "flows.json", "--plugins", "plugins"]);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        for part in says {
+            assert!(finished.stdout.contains(part), "{part} is missing in {finished:?}");
+        }
+    }
+    let folder = folder_with("{}");
+    let finished = flowbay(folder.path(), &["check", "flows.json", "--plugins", "plugins"]);
+    assert!(one_line(&finished).contains("array"), "{finished:?}");
+}
+
+// ---- help
+
+#[test]
+fn help_explains_the_commands() {
+    let folder = folder_with("[]");
+    let finished = flowbay(folder.path(), &["--help"]);
+    assert_eq!(finished.code, Some(0));
+    for part in ["Usage: flowbay", "run", "plugins", "check"] {
+        assert!(finished.stdout.contains(part), "{part} is missing in {}", finished.stdout);
+    }
+    let finished = flowbay(folder.path(), &["run", "--help"]);
+    for part in ["--port", "--host", "--plugins", "--admin-token-file", "--log-format", "1880"] {
+        assert!(finished.stdout.contains(part), "{part} is missing in {}", finished.stdout);
+    }
+    let finished = flowbay(folder.path(), &["--version"]);
+    assert_eq!(finished.stdout.trim(), format!("flowbay {}", env!("CARGO_PKG_VERSION")));
+}
