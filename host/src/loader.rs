@@ -30,10 +30,14 @@ pub struct Loader {
 impl Loader {
     /// A loader for the plugin folders of `settings`.
     pub fn new(settings: &Settings) -> Self {
-        Self { settings: LoadSettings {
+        Self {
+            settings: LoadSettings {
                 probe_exe: None,
                 probe_deadline: std::time::Duration::from_millis(settings.probe_deadline_ms),
-            }, folders: settings.plugin_dirs(), loaded: HashSet::new() }
+            },
+            folders: settings.plugin_dirs(),
+            loaded: HashSet::new(),
+        }
     }
 
     /// The folders that it looks in.
@@ -81,7 +85,13 @@ impl Loader {
             Ok(plugin) => {
                 let info = plugin.info();
                 let types: Vec<&str> = info.types.iter().map(|node_type| node_type.name.as_str()).collect();
-                tracing::info!("plugin {} {} from {}: {}", info.name, info.version, file.display(), types.join(", "));
+                tracing::info!(
+                    "plugin {} {} from {}: {}",
+                    info.name,
+                    info.version,
+                    file.display(),
+                    types.join(", ")
+                );
                 self.loaded.insert(file.to_owned());
                 Some(Examined { file: file.to_owned(), outcome: Ok(info.name.clone()) })
             }

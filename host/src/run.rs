@@ -1,11 +1,6 @@
 //! The commands: `run`, `plugins`, `check`, and the loader's `probe`.
 
-use std::{
-    fmt::Write as _,
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{fmt::Write as _, path::Path, process::ExitCode, sync::Arc};
 
 use crate::{
     cli::{Cli, Command, Sources},
@@ -52,7 +47,8 @@ fn read_flows(flows: &Path) -> Result<FlowFile, String> {
 /// Runs flows until a signal ends the process.
 fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     let file = read_flows(flows)?;
-    let guard = AdminGuard::from_file(settings.admin_token_file.as_deref()).map_err(|error| error.to_string())?;
+    let guard =
+        AdminGuard::from_file(settings.admin_token_file.as_deref()).map_err(|error| error.to_string())?;
     let registry = Arc::new(Registry::default());
     let mut tokio = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = settings.worker_threads {
@@ -67,9 +63,8 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     let routes = Arc::new(Routes::new());
     // Bound first: a taken port is found before anything starts, and flows that connect to their own listener wait
     // in the backlog instead of being refused.
-    let server = tokio
-        .block_on(Server::bind(&settings, routes.clone(), guard))
-        .map_err(|error| error.to_string())?;
+    let server =
+        tokio.block_on(Server::bind(&settings, routes.clone(), guard)).map_err(|error| error.to_string())?;
     let address = server.local_addr();
 
     let mut loader = Loader::new(&settings);
@@ -90,7 +85,8 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     drop(entered);
     tracing::info!("listening on http://{address}");
 
-    let signal = tokio.block_on(stop_signal()).map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let signal =
+        tokio.block_on(stop_signal()).map_err(|error| format!("cannot wait for signals: {error}"))?;
     tracing::info!("{signal}: stopping");
     runtime.stop();
     tokio.block_on(server.stop());
@@ -119,14 +115,20 @@ fn plugins(settings: &Settings) -> ExitCode {
 }
 
 fn plugin_table(examined: &[Examined], registry: &Registry) -> String {
-    let mut rows = vec![["FILE", "PLUGIN", "VERSION", "SDK", "ABI", "RUSTC", "NODE TYPES"].map(str::to_owned)];
+    let mut rows =
+        vec![["FILE", "PLUGIN", "VERSION", "SDK", "ABI", "RUSTC", "NODE TYPES"].map(str::to_owned)];
     let mut refused = String::new();
     let plugins = registry.plugins();
     for file in examined {
-        let name = file.file.file_name().map_or_else(|| file.file.display().to_string(), |name| name.to_string_lossy().into_owned());
+        let name = file
+            .file
+            .file_name()
+            .map_or_else(|| file.file.display().to_string(), |name| name.to_string_lossy().into_owned());
         match &file.outcome {
             Ok(plugin) => {
-                let Some(plugin) = plugins.iter().find(|found| &found.info().name == plugin) else { continue };
+                let Some(plugin) = plugins.iter().find(|found| &found.info().name == plugin) else {
+                    continue;
+                };
                 let info = plugin.info();
                 let types: Vec<&str> = info.types.iter().map(|node_type| node_type.name.as_str()).collect();
                 rows.push([
@@ -152,7 +154,8 @@ fn plugin_table(examined: &[Examined], registry: &Registry) -> String {
     }
     let mut table = String::new();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(table, "{}", cells.join("  ").trim_end());
     }
     table.push_str(&refused);

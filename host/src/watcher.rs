@@ -30,7 +30,10 @@ impl Watcher {
         let mut inner = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading a file is no change to it: without this, loading one would report it again.
             if let Ok(event) = event
-                && !matches!(event.kind, EventKind::Access(notify::event::AccessKind::Open(_) | notify::event::AccessKind::Read))
+                && !matches!(
+                    event.kind,
+                    EventKind::Access(notify::event::AccessKind::Open(_) | notify::event::AccessKind::Read)
+                )
             {
                 for path in event.paths {
                     let _ = sender.send(path);
@@ -75,7 +78,8 @@ mod tests {
     fn a_file_written_in_pieces_is_reported_once_when_it_is_quiet() {
         let folder = tempfile::tempdir().unwrap();
         let (sender, changes) = channel();
-        let _watcher = Watcher::start(&[folder.path().to_owned()], move |paths| sender.send(paths).unwrap()).unwrap();
+        let _watcher =
+            Watcher::start(&[folder.path().to_owned()], move |paths| sender.send(paths).unwrap()).unwrap();
         let file = folder.path().join("a.so");
         for piece in 1..5 {
             std::fs::write(&file, vec![0; piece * 100]).unwrap();

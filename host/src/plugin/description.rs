@@ -125,7 +125,9 @@ pub(super) fn read(value: &Value) -> Result<Description, Refusal> {
         "unwind" => {}
         "abort" => return Err(Refusal::AbortsOnPanic { name: raw.name, version: raw.version }),
         other => {
-            return Err(Refusal::Description(format!("panic is {other:?}, neither \"unwind\" nor \"abort\"")));
+            return Err(Refusal::Description(format!(
+                "panic is {other:?}, neither \"unwind\" nor \"abort\""
+            )));
         }
     }
     if raw.types.is_empty() {

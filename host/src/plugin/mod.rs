@@ -222,7 +222,12 @@ impl Plugin {
         extern "C" fn describe() -> Value {
             Value::Null
         }
-        extern "C" fn create(_: RStr<'_>, _: HostNode, _: Value, _: ROption<Value>) -> RResult<AbiNode, NodeError> {
+        extern "C" fn create(
+            _: RStr<'_>,
+            _: HostNode,
+            _: Value,
+            _: ROption<Value>,
+        ) -> RResult<AbiNode, NodeError> {
             RResult::RErr(NodeError::new("a plugin without node types"))
         }
         extern "C" fn run_tls_dtors(_: u32) -> usize {

@@ -164,9 +164,7 @@ impl HostApi for NodeHost {
         let options = dial_options(&options, default_timeout);
         let plugin = self.plugin.clone();
         let future = async move {
-            let stream = dial::dial(&options?).await.map_err(|error| {
-                NodeError::new(error.to_string())
-            })?;
+            let stream = dial::dial(&options?).await.map_err(|error| NodeError::new(error.to_string()))?;
             let io = HostIo::new(PluginStream::new(stream, plugin));
             Ok(HostReply { value: Value::Null, io: Some(io).into() })
         };
@@ -200,7 +198,10 @@ impl HostApi for NodeHost {
 
     fn register_route(&self, route: Value) -> Result<(), NodeError> {
         let text = |key| {
-            route.get(key).and_then(Value::as_str).ok_or_else(|| NodeError::new(format!("a route without {key}")))
+            route
+                .get(key)
+                .and_then(Value::as_str)
+                .ok_or_else(|| NodeError::new(format!("a route without {key}")))
         };
         let path = text("path")?;
         let request = |access| -> Result<Handler, NodeError> {
@@ -233,7 +234,8 @@ fn log_overflow(cell: &NodeCell, session: &str) {
 }
 
 fn dial_options(options: &Value, default_timeout: Duration) -> Result<DialOptions, NodeError> {
-    let host = options.get("host").and_then(Value::as_str).ok_or_else(|| NodeError::new("dial without a host"))?;
+    let host =
+        options.get("host").and_then(Value::as_str).ok_or_else(|| NodeError::new("dial without a host"))?;
     let port = options
         .get("port")
         .and_then(Value::as_i64)

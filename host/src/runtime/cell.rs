@@ -252,7 +252,9 @@ impl NodeCell {
         self.shared.routes.remove_owner(self.id());
         if let Some(instance) = self.instance() {
             let closing = match instance.node.on_close(removed) {
-                Ok(future) => tokio::time::timeout(patience, Polled::new(future, instance.plugin.clone())).await.is_ok(),
+                Ok(future) => {
+                    tokio::time::timeout(patience, Polled::new(future, instance.plugin.clone())).await.is_ok()
+                }
                 Err(error) => {
                     events::log_error(&self, &error);
                     true

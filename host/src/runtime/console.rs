@@ -79,7 +79,12 @@ fn layout(node_id: &str, event: &Value) -> String {
         Some(property) => format!("msg.{property}"),
         None => "msg".to_owned(),
     };
-    let _ = write!(line, "{property} : {}\n{}", if absent { "undefined".to_owned() } else { format_of(value) }, if absent { "undefined".to_owned() } else { inspected(value) });
+    let _ = write!(
+        line,
+        "{property} : {}\n{}",
+        if absent { "undefined".to_owned() } else { format_of(value) },
+        if absent { "undefined".to_owned() } else { inspected(value) }
+    );
     line
 }
 

@@ -5,11 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use flowbay_abi::{
-    Object, Str, Value,
-    node::NodeError,
-    path::PropertyPath,
-};
+use flowbay_abi::{Object, Str, Value, node::NodeError, path::PropertyPath};
 
 /// The name of the store that there is.
 const MEMORY: &str = "memory";

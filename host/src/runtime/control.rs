@@ -106,7 +106,10 @@ impl Control {
                     let _ = answer.send(self.deploy());
                 }
                 Command::PluginFiles(paths) => {
-                    if self.loader.load_new(&paths, &self.shared.registry) && !self.started && self.wanted.is_some() {
+                    if self.loader.load_new(&paths, &self.shared.registry)
+                        && !self.started
+                        && self.wanted.is_some()
+                    {
                         self.deploy();
                     }
                 }
@@ -153,7 +156,9 @@ impl Control {
         self.started = true;
         match deployed.failed {
             0 => tracing::info!("started flows: {} nodes", deployed.running),
-            failed => tracing::warn!("started flows: {} nodes, {failed} could not be created", deployed.running),
+            failed => {
+                tracing::warn!("started flows: {} nodes, {failed} could not be created", deployed.running)
+            }
         }
         State::Started
     }

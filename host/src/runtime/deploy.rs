@@ -6,11 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flowbay_abi::{
-    Object, Value,
-    host::HostNode,
-    node::NodeError,
-};
+use flowbay_abi::{Object, Value, host::HostNode, node::NodeError};
 
 use super::{
     Shared,
@@ -34,7 +30,12 @@ pub struct Deployed {
 }
 
 /// Applies `diff`, which leads from the running flows to `graph`. Bad nodes are reported and left out.
-pub fn apply(shared: &Arc<Shared>, caller: &mut PatientCaller, graph: Arc<FlowGraph>, diff: &GraphDiff) -> Deployed {
+pub fn apply(
+    shared: &Arc<Shared>,
+    caller: &mut PatientCaller,
+    graph: Arc<FlowGraph>,
+    diff: &GraphDiff,
+) -> Deployed {
     let close_timeout = Duration::from_millis(shared.settings.node_close_timeout_ms);
     let gone: Vec<(Arc<NodeCell>, bool)> = {
         let mut nodes = shared.nodes.write().unwrap_or_else(PoisonError::into_inner);
@@ -86,9 +87,12 @@ fn close(shared: &Shared, cells: Vec<(Arc<NodeCell>, bool)>, patience: Duration)
         cells.into_iter().partition(|(cell, _)| cell.graph_node.kind == NodeKind::Config);
     for batch in [flow, config] {
         // Even when flow nodes have used up the time, a listener gets the moment that a close frame takes.
-        let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500).min(patience));
-        let closing: Vec<_> =
-            batch.into_iter().map(|(cell, removed)| shared.tokio.spawn(cell.close(removed, patience))).collect();
+        let patience =
+            deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500).min(patience));
+        let closing: Vec<_> = batch
+            .into_iter()
+            .map(|(cell, removed)| shared.tokio.spawn(cell.close(removed, patience)))
+            .collect();
         shared.tokio.block_on(async {
             for task in closing {
                 // Its own deadline bounds it, unless the plugin blocks the thread that it runs on.
@@ -136,7 +140,10 @@ fn create(
         }
         Ok((Err(error), _)) => Err(Failed { cell, error }),
         Err(_) => {
-            let text = format!("the constructor did not return within {} ms; the node is left out", patience.as_millis());
+            let text = format!(
+                "the constructor did not return within {} ms; the node is left out",
+                patience.as_millis()
+            );
             Err(Failed { cell, error: NodeError::new(text) })
         }
     }
@@ -150,7 +157,9 @@ fn is_source(info: &NodeTypeInfo) -> bool {
 /// Gives every cell its wires, the listeners of its events, and the sources it can hold back.
 fn wire(shared: &Shared, graph: &FlowGraph) {
     let nodes = shared.nodes.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let cells = |ids: &[String]| -> Vec<Arc<NodeCell>> { ids.iter().filter_map(|id| nodes.get(id).cloned()).collect() };
+    let cells = |ids: &[String]| -> Vec<Arc<NodeCell>> {
+        ids.iter().filter_map(|id| nodes.get(id).cloned()).collect()
+    };
     let mut statuses = instance_statuses(graph, &cells, &|id| nodes.contains_key(id));
     let mut edges: HashMap<&str, Vec<Arc<NodeCell>>> = HashMap::new();
     for node in &graph.nodes {

@@ -74,7 +74,7 @@ fn run() {
     loop {
         let next = RUN_LIST.with(|list| list.borrow_mut().as_mut().and_then(VecDeque::pop_front));
         let Some(cell) = next else { return };
-        let budget = budget.get_or_insert_with(|| cell.shared().settings.drain_budget as usize);
+        let budget = budget.get_or_insert_with(|| cell.shared().settings.drain_budget);
         let turn = TURN.min(*budget);
         let (ran, more) = with_task(NO_TASK, || cell.run(turn));
         *budget -= ran;

@@ -65,13 +65,17 @@ impl Drop for Ticket {
 /// Leads upgrades to a node.
 pub fn upgrades(cell: &Arc<NodeCell>) -> Arc<dyn UpgradeHandler> {
     let cell = Arc::downgrade(cell);
-    Arc::new(move |request: UpgradeRequest| -> BoxFuture<UpgradeAnswer> { Box::pin(upgrade(cell.clone(), request)) })
+    Arc::new(move |request: UpgradeRequest| -> BoxFuture<UpgradeAnswer> {
+        Box::pin(upgrade(cell.clone(), request))
+    })
 }
 
 /// Leads requests to a node.
 pub fn requests(cell: &Arc<NodeCell>) -> Arc<dyn RequestHandler> {
     let cell = Arc::downgrade(cell);
-    Arc::new(move |request: HttpRequest| -> BoxFuture<HttpResponse> { Box::pin(answer(cell.clone(), request)) })
+    Arc::new(move |request: HttpRequest| -> BoxFuture<HttpResponse> {
+        Box::pin(answer(cell.clone(), request))
+    })
 }
 
 async fn upgrade(cell: Weak<NodeCell>, request: UpgradeRequest) -> UpgradeAnswer {
@@ -98,7 +102,11 @@ async fn upgrade(cell: Weak<NodeCell>, request: UpgradeRequest) -> UpgradeAnswer
             .and_then(Value::as_i64)
             .and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return UpgradeAnswer::Refuse(HttpResponse { status, headers: headers_of(&answer), body: body_of(&answer) });
+        return UpgradeAnswer::Refuse(HttpResponse {
+            status,
+            headers: headers_of(&answer),
+            body: body_of(&answer),
+        });
     }
     let protocol = answer.get("protocol").and_then(Value::as_str).map(str::to_owned);
     let headers = headers_of(&answer);
@@ -169,8 +177,11 @@ fn upgrade_value(request: &UpgradeRequest) -> Value {
 fn headers_value(headers: &HeaderMap) -> Value {
     let mut object = Object::new();
     for name in headers.keys() {
-        let mut values: Vec<Value> =
-            headers.get_all(name).iter().map(|value| Value::from(&*String::from_utf8_lossy(value.as_bytes()))).collect();
+        let mut values: Vec<Value> = headers
+            .get_all(name)
+            .iter()
+            .map(|value| Value::from(&*String::from_utf8_lossy(value.as_bytes())))
+            .collect();
         let value = if values.len() == 1 { values.remove(0) } else { Value::from(values) };
         object.insert(name.as_str(), value);
     }
@@ -180,7 +191,9 @@ fn headers_value(headers: &HeaderMap) -> Value {
 /// Headers that a plugin gave; what is no header is left out.
 fn headers_of(answer: &Value) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for (name, value) in answer.get("headers").and_then(Value::as_object).into_iter().flat_map(|object| object.iter()) {
+    for (name, value) in
+        answer.get("headers").and_then(Value::as_object).into_iter().flat_map(|object| object.iter())
+    {
         let values = match value {
             Value::Array(values) => &values[..],
             one => std::slice::from_ref(one),

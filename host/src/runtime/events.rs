@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use flowbay_abi::{
-    Msg, Object, Value,
-    message,
+    Msg, Object, Value, message,
     node::{NodeError, Via},
 };
 

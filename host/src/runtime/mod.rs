@@ -30,7 +30,10 @@ use tokio::runtime::Handle;
 
 pub use control::{Runtime, State};
 
-use self::{cell::NodeCell, console::Console, context::ContextStores, endpoints::Tickets, mailbox::Marks, sessions::QueueLimits};
+use self::{
+    cell::NodeCell, console::Console, context::ContextStores, endpoints::Tickets, mailbox::Marks,
+    sessions::QueueLimits,
+};
 use crate::{
     flow::{FlowFile, FlowGraph},
     http::Routes,
@@ -60,7 +63,12 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn new(settings: Settings, tokio: Handle, routes: Arc<Routes>, registry: Arc<Registry>) -> std::io::Result<Self> {
+    fn new(
+        settings: Settings,
+        tokio: Handle,
+        routes: Arc<Routes>,
+        registry: Arc<Registry>,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             marks: Marks {
                 mark: settings.mailbox_mark,

@@ -88,7 +88,12 @@ impl HostSessionApi for Session {
         self.id.clone()
     }
 
-    fn poll_recv(&self, mut caller: CallerWaker<'_, '_>, max: usize, push: &mut dyn FnMut(Value)) -> Poll<Received> {
+    fn poll_recv(
+        &self,
+        mut caller: CallerWaker<'_, '_>,
+        max: usize,
+        push: &mut dyn FnMut(Value),
+    ) -> Poll<Received> {
         let mut taken = self.take(max, push);
         if taken.is_none() {
             self.slot.register(&mut caller, &self.plugin);

@@ -12,7 +12,7 @@ pub struct Catch;
     color = "#e49191",
     icon = "alert.svg",
     outputs = 1,
-    html = include_str!("../html/catch.html")
+    html = concat!(include_str!("../html/scope.html"), include_str!("../html/catch.html"))
 )]
 impl Node for Catch {
     type Config = NoConfig;

@@ -12,7 +12,7 @@ pub struct Complete;
     color = "#c0edc0",
     icon = "alert.svg",
     outputs = 1,
-    html = include_str!("../html/complete.html")
+    html = concat!(include_str!("../html/scope.html"), include_str!("../html/complete.html"))
 )]
 impl Node for Complete {
     type Config = NoConfig;

@@ -82,7 +82,7 @@ impl Config {
     inputs = 1,
     outputs = 1,
     concurrency = 0,
-    html = include_str!("../html/link call.html")
+    html = concat!(include_str!("../html/links.html"), include_str!("../html/link call.html"))
 )]
 impl Node for LinkCall {
     type Config = Config;

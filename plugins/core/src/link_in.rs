@@ -16,7 +16,7 @@ pub struct LinkIn {
     color = "#ddd",
     icon = "link-out.svg",
     outputs = 1,
-    html = include_str!("../html/link in.html")
+    html = concat!(include_str!("../html/links.html"), include_str!("../html/link in.html"))
 )]
 impl Node for LinkIn {
     type Config = NoConfig;

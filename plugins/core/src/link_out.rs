@@ -27,7 +27,7 @@ pub struct LinkOut {
     icon = "link-out.svg",
     align = "right",
     inputs = 1,
-    html = include_str!("../html/link out.html")
+    html = concat!(include_str!("../html/links.html"), include_str!("../html/link out.html"))
 )]
 impl Node for LinkOut {
     type Config = Config;

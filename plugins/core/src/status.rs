@@ -12,7 +12,7 @@ pub struct StatusNode;
     color = "#94c1d0",
     icon = "status.svg",
     outputs = 1,
-    html = include_str!("../html/status.html")
+    html = concat!(include_str!("../html/scope.html"), include_str!("../html/status.html"))
 )]
 impl Node for StatusNode {
     type Config = NoConfig;

@@ -357,11 +357,11 @@ impl Surroundings for Hosted<'_> {
             return;
         }
         let mut msg = payload::to_message(data, self.endpoint.mode, &self.present.session);
-        if inputs.len() > 1 && !msg.contains_key(MSGID) {
+        if inputs.len() > 1 && msg.id().is_none() {
             // All nodes send the same message, so with the same id.
             msg.set(MSGID, new_id());
         }
-        inputs.each(|ctx| ctx.send(msg.clone()));
+        inputs.send(msg);
     }
 
     fn failed(&self, reason: &str) {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use flowbay_sdk::{Ctx, Error, Status, lenient};
+use flowbay_sdk::{Ctx, Error, Msg, Status, lenient};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -98,10 +98,14 @@ impl Inputs {
         self.0.len()
     }
 
-    /// The contexts that messages are sent from, in the order in which the nodes joined.
-    pub fn each(&self, mut call: impl FnMut(&Ctx)) {
-        for user in self.0.iter().filter_map(Weak::upgrade) {
-            call(&user.ctx);
+    /// Sends a message from each of them, in the order in which they joined. The last one gets it unshared.
+    pub fn send(&self, msg: Msg) {
+        let Some((last, others)) = self.0.split_last() else { return };
+        for user in others.iter().filter_map(Weak::upgrade) {
+            user.ctx.send(msg.clone());
+        }
+        if let Some(user) = last.upgrade() {
+            user.ctx.send(msg);
         }
     }
 

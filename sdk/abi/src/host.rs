@@ -212,7 +212,10 @@ impl std::fmt::Debug for HostNode {
 /// The plugin's side; see [`HostApi`] for what each call does.
 #[allow(unsafe_code, reason = "a home of the boundary")]
 #[allow(missing_docs, reason = "documented at the trait of the same name")]
-#[allow(clippy::undocumented_unsafe_blocks, reason = "one reason for all: `ptr` belongs to this vtable and `self` holds a count")]
+#[allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason for all: `ptr` belongs to this vtable and `self` holds a count"
+)]
 impl HostNode {
     /// Wraps the host's services for one node.
     pub fn new<H: HostApi>(host: Arc<H>) -> Self {
@@ -269,7 +272,12 @@ impl HostNode {
 
     /// # Errors
     /// The path or the store is not valid.
-    pub fn context_get(&self, scope: ContextScope, store: &str, path: &str) -> Result<Option<Value>, NodeError> {
+    pub fn context_get(
+        &self,
+        scope: ContextScope,
+        store: &str,
+        path: &str,
+    ) -> Result<Option<Value>, NodeError> {
         unsafe { self.vtable.context_get()(self.ptr, scope, store.into(), path.into()) }
             .into_result()
             .map(ROption::into_option)
@@ -284,7 +292,8 @@ impl HostNode {
         path: &str,
         value: Option<Value>,
     ) -> Result<(), NodeError> {
-        unsafe { self.vtable.context_set()(self.ptr, scope, store.into(), path.into(), value.into()) }.into_result()
+        unsafe { self.vtable.context_set()(self.ptr, scope, store.into(), path.into(), value.into()) }
+            .into_result()
     }
 
     /// An array of strings.
@@ -355,7 +364,11 @@ pub trait HostFutureApi: Send + 'static {
 #[sabi(kind(Prefix(prefix_ref = FutureVTableRef, prefix_fields = FutureVTablePrefix)))]
 #[sabi(missing_field(panic))]
 pub struct FutureVTable {
-    poll: unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey) -> ROption<RResult<HostReply, NodeError>>,
+    poll: unsafe extern "C" fn(
+        *mut (),
+        &mut FfiContext<'_>,
+        WakerKey,
+    ) -> ROption<RResult<HostReply, NodeError>>,
     #[sabi(last_prefix_field)]
     drop: unsafe extern "C" fn(*mut ()),
 }
@@ -505,7 +518,11 @@ mod shims {
         let _ = catch(|| host.send(batch.into_mut_slice()));
     }
 
-    unsafe extern "C" fn poll_ready<H: HostApi>(ptr: *const (), context: &mut FfiContext<'_>, key: WakerKey) -> bool {
+    unsafe extern "C" fn poll_ready<H: HostApi>(
+        ptr: *const (),
+        context: &mut FfiContext<'_>,
+        key: WakerKey,
+    ) -> bool {
         let host = unsafe { host::<H>(ptr) };
         catch(|| host.poll_ready(CallerWaker::new(key, context)).is_ready()).unwrap_or(true)
     }
@@ -581,10 +598,18 @@ mod shims {
             .into()
     }
 
-    unsafe extern "C" fn context_keys<H: HostApi>(ptr: *const (), scope: ContextScope, store: RStr<'_>) -> Value {
+    unsafe extern "C" fn context_keys<H: HostApi>(
+        ptr: *const (),
+        scope: ContextScope,
+        store: RStr<'_>,
+    ) -> Value {
         let host = unsafe { host::<H>(ptr) };
-        catch(|| Value::from(host.context_keys(scope, store.as_str()).into_iter().map(Value::Str).collect::<Vec<_>>()))
-            .unwrap_or(Value::Null)
+        catch(|| {
+            Value::from(
+                host.context_keys(scope, store.as_str()).into_iter().map(Value::Str).collect::<Vec<_>>(),
+            )
+        })
+        .unwrap_or(Value::Null)
     }
 
     unsafe extern "C" fn spawn<H: HostApi>(ptr: *const (), task: FfiFuture<()>) {
@@ -612,7 +637,11 @@ mod shims {
         HostFuture::new(Failed(Some(NodeError::from_panic(text))))
     }
 
-    unsafe extern "C" fn attach<H: HostApi>(ptr: *const (), io: HostIo, state: Value) -> RResult<Str, NodeError> {
+    unsafe extern "C" fn attach<H: HostApi>(
+        ptr: *const (),
+        io: HostIo,
+        state: Value,
+    ) -> RResult<Str, NodeError> {
         let host = unsafe { host::<H>(ptr) };
         catch(|| host.attach(io, state)).unwrap_or_else(|text| Err(NodeError::from_panic(text))).into()
     }

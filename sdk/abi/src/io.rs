@@ -23,7 +23,9 @@ fn encode(result: Poll<io::Result<usize>>) -> IoCode {
     match result {
         Poll::Pending => PENDING,
         Poll::Ready(Ok(n)) => n as IoCode,
-        Poll::Ready(Err(error)) => -2 - IoCode::from(error.raw_os_error().unwrap_or_else(|| errno(error.kind()))),
+        Poll::Ready(Err(error)) => {
+            -2 - IoCode::from(error.raw_os_error().unwrap_or_else(|| errno(error.kind())))
+        }
     }
 }
 
@@ -71,7 +73,8 @@ pub trait HostStreamApi: Send + 'static {
 #[sabi(missing_field(panic))]
 pub struct IoVTable {
     poll_read: unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey, RSliceMut<'_, u8>) -> IoCode,
-    poll_write: unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey, RSlice<'_, RSlice<'_, u8>>) -> IoCode,
+    poll_write:
+        unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey, RSlice<'_, RSlice<'_, u8>>) -> IoCode,
     poll_flush: unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey) -> IoCode,
     poll_shutdown: unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey) -> IoCode,
     info: unsafe extern "C" fn(*mut ()) -> Value,
@@ -265,7 +268,12 @@ pub trait HostSessionApi: Send + Sync + 'static {
     /// The session's id, 16 hexadecimal digits.
     fn id(&self) -> Str;
     /// Takes up to `max` values off the queue, oldest first.
-    fn poll_recv(&self, waker: CallerWaker<'_, '_>, max: usize, push: &mut dyn FnMut(Value)) -> Poll<Received>;
+    fn poll_recv(
+        &self,
+        waker: CallerWaker<'_, '_>,
+        max: usize,
+        push: &mut dyn FnMut(Value),
+    ) -> Poll<Received>;
     /// Values waiting in the queue, in bytes.
     fn queued_bytes(&self) -> usize;
 }

@@ -141,7 +141,8 @@ pub struct NodeVTable {
     on_close: unsafe extern "C" fn(*const (), bool) -> RResult<FfiFuture<()>, NodeError>,
     on_upgrade: unsafe extern "C" fn(*const (), Value, u64) -> RResult<Value, NodeError>,
     on_request: unsafe extern "C" fn(*const (), Value) -> RResult<FfiFuture<Value>, NodeError>,
-    on_connection: unsafe extern "C" fn(*const (), Connection) -> RResult<FfiFuture<ConnectionEnd>, NodeError>,
+    on_connection:
+        unsafe extern "C" fn(*const (), Connection) -> RResult<FfiFuture<ConnectionEnd>, NodeError>,
     save: unsafe extern "C" fn(*const ()) -> RResult<ROption<Value>, NodeError>,
     #[sabi(last_prefix_field)]
     drop: unsafe extern "C" fn(*const ()),
@@ -285,7 +286,10 @@ mod shims {
         catch(|| node.on_input(msg, via)).unwrap_or_else(|text| Outcome::Failed(NodeError::from_panic(text)))
     }
 
-    unsafe extern "C" fn on_close<N: PluginNode>(ptr: *const (), removed: bool) -> RResult<FfiFuture<()>, NodeError> {
+    unsafe extern "C" fn on_close<N: PluginNode>(
+        ptr: *const (),
+        removed: bool,
+    ) -> RResult<FfiFuture<()>, NodeError> {
         // SAFETY: as in `on_start`.
         let node = unsafe { &*ptr.cast::<N>() };
         caught(|| node.on_close(removed))

@@ -48,7 +48,10 @@ impl<'a, 'b> CallerWaker<'a, 'b> {
 }
 
 /// Calls `call` with the boundary form of `cx`.
-pub(crate) fn with_caller<T>(cx: &mut Context<'_>, call: impl FnOnce(&mut FfiContext<'_>, WakerKey) -> T) -> T {
+pub(crate) fn with_caller<T>(
+    cx: &mut Context<'_>,
+    call: impl FnOnce(&mut FfiContext<'_>, WakerKey) -> T,
+) -> T {
     let key = WakerKey::of(cx.waker());
     cx.with_ffi_context(|context| call(context, key))
 }
