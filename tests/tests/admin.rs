@@ -5,7 +5,12 @@ use serde_json::json;
 
 fn flow() -> Flow {
     Flow::new()
-        .node("inject", "inject", "show", json!({"props": [{"p": "payload"}], "payload": "hi", "payloadType": "str"}))
+        .node(
+            "inject",
+            "inject",
+            "show",
+            json!({"props": [{"p": "payload"}], "payload": "hi", "payloadType": "str"}),
+        )
         .debug("show", "payload")
         .node("off", "inject", "show", json!({"d": true, "props": []}))
         .io("out")
@@ -74,7 +79,12 @@ fn a_web_page_on_another_site_cannot_press_inject() {
 #[test]
 fn a_request_that_a_proxy_passed_on_is_refused_without_a_token() {
     let host = Host::run(&flow());
-    for header in ["X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9", "X-Real-IP: 203.0.113.9", "Via: 1.1 proxy"] {
+    for header in [
+        "X-Forwarded-For: 203.0.113.9",
+        "Forwarded: for=203.0.113.9",
+        "X-Real-IP: 203.0.113.9",
+        "Via: 1.1 proxy",
+    ] {
         assert_eq!(press(&host, &[header]).status, 403, "{header}");
     }
 }

@@ -143,7 +143,9 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_settings_file() 
     let from_file = Host::builder().flow(&echo()).settings_file(&file);
     let from_environment = from_file.clone().variable("FLOWBAY_PORT", ports[1].to_string());
     let from_command_line = from_environment.clone().setting("port", ports[0]);
-    for (builder, port) in [(from_command_line, ports[0]), (from_environment, ports[1]), (from_file, ports[2])] {
+    for (builder, port) in
+        [(from_command_line, ports[0]), (from_environment, ports[1]), (from_file, ports[2])]
+    {
         assert_eq!(builder.start().address().port(), port);
     }
 }
@@ -213,9 +215,15 @@ fn plugin_folders_can_be_given_several_times_and_by_the_environment() {
         stage(&plugin(name), &folder.path().join(name));
     }
     let finished = flowbay(folder.path(), &["plugins", "--plugins", "core", "--plugins", "websocket"]);
-    assert!(finished.stdout.contains("flowbay-core") && finished.stdout.contains("flowbay-websocket"), "{finished:?}");
+    assert!(
+        finished.stdout.contains("flowbay-core") && finished.stdout.contains("flowbay-websocket"),
+        "{finished:?}"
+    );
 
-    let host = Host::builder().no_plugins().flow(&echo()).variable("FLOWBAY_PLUGINS", folder.path().join("websocket"));
+    let host = Host::builder()
+        .no_plugins()
+        .flow(&echo())
+        .variable("FLOWBAY_PLUGINS", folder.path().join("websocket"));
     let host = host.plugin_folder_from_environment().start();
     host.wait_log("flowbay-websocket");
 }

@@ -18,7 +18,8 @@ fn inject(properties: Value) -> Flow {
 
 #[test]
 fn inject_sends_the_properties_it_is_set_to() {
-    let property = |name: &str, value: &str, value_type: &str| json!({"p": name, "v": value, "vt": value_type});
+    let property =
+        |name: &str, value: &str, value_type: &str| json!({"p": name, "v": value, "vt": value_type});
     let props = json!([
         {"p": "payload"},
         {"p": "topic", "vt": "str"},
@@ -85,7 +86,8 @@ fn inject_gives_each_message_an_id_of_its_own() {
 
 #[test]
 fn inject_reads_flow_and_global_context() {
-    let props = json!([{"p": "payload", "v": "a.b", "vt": "flow"}, {"p": "shared", "v": "g", "vt": "global"}]);
+    let props =
+        json!([{"p": "payload", "v": "a.b", "vt": "flow"}, {"p": "shared", "v": "g", "vt": "global"}]);
     let flow = Flow::new()
         .node("inject", "inject", "out", json!({"props": props}))
         .change(
@@ -125,8 +127,7 @@ fn inject_once_sends_after_its_delay_without_being_pressed() {
 
 #[test]
 fn inject_repeats_at_its_interval() {
-    let properties =
-        json!({"props": [{"p": "payload"}], "payload": "", "payloadType": "date", "repeat": "0.2", "once": false});
+    let properties = json!({"props": [{"p": "payload"}], "payload": "", "payloadType": "date", "repeat": "0.2", "once": false});
     let host = Host::run(&inject(properties));
     let mut io = host.io();
     let times: Vec<u64> = (0..4).map(|_| io.recv_json()["payload"].as_u64().unwrap()).collect();
@@ -136,11 +137,11 @@ fn inject_repeats_at_its_interval() {
 
 #[test]
 fn inject_repeats_on_a_schedule() {
-    let properties =
-        json!({"props": [{"p": "payload"}], "payload": "", "payloadType": "date", "crontab": "*/1 * * * * *"});
+    let properties = json!({"props": [{"p": "payload"}], "payload": "", "payloadType": "date", "crontab": "*/1 * * * * *"});
     let host = Host::run(&inject(properties));
     let mut io = host.io();
-    let (first, second) = (io.recv_json()["payload"].as_u64().unwrap(), io.recv_json()["payload"].as_u64().unwrap());
+    let (first, second) =
+        (io.recv_json()["payload"].as_u64().unwrap(), io.recv_json()["payload"].as_u64().unwrap());
     assert!(second > first);
     assert!(first % 1_000 < 900, "at the beginning of a second, not {first}");
 }
@@ -148,7 +149,12 @@ fn inject_repeats_on_a_schedule() {
 #[test]
 fn inject_refuses_jsonata_with_a_clear_error_and_the_rest_runs() {
     let flow = Flow::new()
-        .node("plain", "inject", "out", json!({"props": [{"p": "payload"}], "payload": "x", "payloadType": "str"}))
+        .node(
+            "plain",
+            "inject",
+            "out",
+            json!({"props": [{"p": "payload"}], "payload": "x", "payloadType": "str"}),
+        )
         .node("jsonata", "inject", "out", json!({"props": [{"p": "payload", "v": "1+1", "vt": "jsonata"}]}))
         .io("");
     let host = Host::run(&flow);
@@ -162,8 +168,12 @@ fn inject_refuses_jsonata_with_a_clear_error_and_the_rest_runs() {
 
 #[test]
 fn inject_with_a_schedule_that_is_none_is_reported_and_the_rest_runs() {
-    let flow = inject(json!({"props": [{"p": "payload"}], "payload": "x", "payloadType": "str"}))
-        .node("never", "inject", "out", json!({"props": [], "crontab": "every now and then"}));
+    let flow = inject(json!({"props": [{"p": "payload"}], "payload": "x", "payloadType": "str"})).node(
+        "never",
+        "inject",
+        "out",
+        json!({"props": [], "crontab": "every now and then"}),
+    );
     let host = Host::run(&flow);
     host.wait_log("never*every now and then");
     let mut io = host.io();
@@ -203,14 +213,18 @@ fn debug_prints_name_topic_property_type_and_value() {
 #[test]
 fn debug_prints_a_property_or_the_complete_message() {
     let msg = json!({"payload": 1, "some": {"where": [5, "deep"]}});
-    let (head, value) =
-        printed(json!({"name": "spy", "active": true, "complete": "some.where[1]", "targetType": "msg"}), &msg);
+    let (head, value) = printed(
+        json!({"name": "spy", "active": true, "complete": "some.where[1]", "targetType": "msg"}),
+        &msg,
+    );
     assert_eq!((head.as_str(), value.as_str()), ("msg.some.where[1] : string[4]", "\"deep\""));
 
-    let (head, value) = printed(json!({"name": "spy", "active": true, "complete": "nothing", "targetType": "msg"}), &msg);
+    let (head, value) =
+        printed(json!({"name": "spy", "active": true, "complete": "nothing", "targetType": "msg"}), &msg);
     assert_eq!((head.as_str(), value.as_str()), ("msg.nothing : undefined", "undefined"));
 
-    let (head, value) = printed(json!({"name": "spy", "active": true, "complete": "true", "targetType": "full"}), &msg);
+    let (head, value) =
+        printed(json!({"name": "spy", "active": true, "complete": "true", "targetType": "full"}), &msg);
     assert_eq!(head, "msg : Object");
     let whole: Value = serde_json::from_str(&value).unwrap();
     assert_eq!((&whole["payload"], &whole["some"]), (&json!(1), &msg["some"]));
@@ -257,32 +271,50 @@ fn debug_shows_what_it_prints_as_its_status_when_told_to() {
 #[test]
 fn change_does_what_its_rules_say() {
     let set = |p: &str, to: &str, tot: &str| json!({"t": "set", "p": p, "pt": "msg", "to": to, "tot": tot});
-    let change = |p: &str, from: &str, fromt: &str, to: &str, tot: &str| {
-        json!({"t": "change", "p": p, "pt": "msg", "from": from, "fromt": fromt, "to": to, "tot": tot})
-    };
+    let change = |p: &str, from: &str, fromt: &str, to: &str, tot: &str| json!({"t": "change", "p": p, "pt": "msg", "from": from, "fromt": fromt, "to": to, "tot": tot});
     let delete = |p: &str| json!({"t": "delete", "p": p, "pt": "msg"});
     let moved = |p: &str, to: &str| json!({"t": "move", "p": p, "pt": "msg", "to": to, "tot": "msg"});
     let rows = [
         ("set a string", json!([set("payload", "x", "str")]), json!({}), json!({"payload": "x"})),
-        ("set a number", json!([set("payload", "4.5", "num")]), json!({"payload": "x"}), json!({"payload": 4.5})),
+        (
+            "set a number",
+            json!([set("payload", "4.5", "num")]),
+            json!({"payload": "x"}),
+            json!({"payload": 4.5}),
+        ),
         ("set a whole number", json!([set("payload", "10", "num")]), json!({}), json!({"payload": 10})),
         ("set true", json!([set("payload", "true", "bool")]), json!({}), json!({"payload": true})),
         ("set false", json!([set("payload", "false", "bool")]), json!({}), json!({"payload": false})),
-        ("set JSON", json!([set("payload", "{\"a\":[1]}", "json")]), json!({}), json!({"payload": {"a": [1]}})),
+        (
+            "set JSON",
+            json!([set("payload", "{\"a\":[1]}", "json")]),
+            json!({}),
+            json!({"payload": {"a": [1]}}),
+        ),
         (
             "set a buffer",
             json!([set("payload", "[104,105]", "bin")]),
             json!({}),
             json!({"payload": {"type": "Buffer", "data": [104, 105]}}),
         ),
-        ("set from the environment", json!([set("payload", "TEST_VALUE", "env")]), json!({}), json!({"payload": "ev"})),
+        (
+            "set from the environment",
+            json!([set("payload", "TEST_VALUE", "env")]),
+            json!({}),
+            json!({"payload": "ev"}),
+        ),
         (
             "set from inside a text with a variable",
             json!([set("payload", "a-${TEST_VALUE}-${NOT_SET}-b", "env")]),
             json!({}),
             json!({"payload": "a-ev--b"}),
         ),
-        ("set a deep property", json!([set("a.b.c", "x", "str")]), json!({}), json!({"a": {"b": {"c": "x"}}})),
+        (
+            "set a deep property",
+            json!([set("a.b.c", "x", "str")]),
+            json!({}),
+            json!({"a": {"b": {"c": "x"}}}),
+        ),
         (
             "set an element",
             json!([set("a[1].b", "x", "str")]),
@@ -295,7 +327,12 @@ fn change_does_what_its_rules_say() {
             json!({}),
             json!({"a": {"two words": {"more": "x"}}}),
         ),
-        ("copy a property", json!([set("b", "a.deep[0]", "msg")]), json!({"a": {"deep": [7]}}), json!({"a": {"deep": [7]}, "b": 7})),
+        (
+            "copy a property",
+            json!([set("b", "a.deep[0]", "msg")]),
+            json!({"a": {"deep": [7]}}),
+            json!({"a": {"deep": [7]}, "b": 7}),
+        ),
         ("copy what is not there", json!([set("b", "nothing", "msg")]), json!({"b": 1}), json!({})),
         (
             "copies are separate",
@@ -356,13 +393,28 @@ fn change_does_what_its_rules_say() {
             json!({"payload": true}),
             json!({"payload": "yes"}),
         ),
-        ("replace nothing in an object", json!([change("payload", "a", "str", "b", "str")]), json!({"payload": {"a": "a"}}), json!({"payload": {"a": "a"}})),
+        (
+            "replace nothing in an object",
+            json!([change("payload", "a", "str", "b", "str")]),
+            json!({"payload": {"a": "a"}}),
+            json!({"payload": {"a": "a"}}),
+        ),
         ("delete", json!([delete("payload")]), json!({"payload": 1, "a": 2}), json!({"a": 2})),
-        ("delete a deep property", json!([delete("a.b")]), json!({"a": {"b": 1, "c": 2}}), json!({"a": {"c": 2}})),
+        (
+            "delete a deep property",
+            json!([delete("a.b")]),
+            json!({"a": {"b": 1, "c": 2}}),
+            json!({"a": {"c": 2}}),
+        ),
         ("delete what is not there", json!([delete("x.y")]), json!({"a": 1}), json!({"a": 1})),
         ("move", json!([moved("payload", "topic")]), json!({"payload": 1}), json!({"topic": 1})),
         ("move deep", json!([moved("a.b", "c.d")]), json!({"a": {"b": 1}}), json!({"a": {}, "c": {"d": 1}})),
-        ("move out of itself", json!([moved("payload.a", "payload")]), json!({"payload": {"a": 1}}), json!({"payload": 1})),
+        (
+            "move out of itself",
+            json!([moved("payload.a", "payload")]),
+            json!({"payload": {"a": 1}}),
+            json!({"payload": 1}),
+        ),
         (
             "rules apply in order",
             json!([set("a", "1", "num"), moved("a", "b"), set("c", "b", "msg"), delete("b")]),
@@ -498,7 +550,12 @@ fn link_calls_do_not_wait_for_each_other() {
 fn link_calls_nest() {
     let flow = calling(json!({"linkType": "static", "links": ["outer"], "timeout": "30"}))
         .node("outer", "link in", "inner-call", json!({"links": []}))
-        .node("inner-call", "link call", "mark", json!({"linkType": "static", "links": ["function"], "timeout": "30"}))
+        .node(
+            "inner-call",
+            "link call",
+            "mark",
+            json!({"linkType": "static", "links": ["function"], "timeout": "30"}),
+        )
         .set("mark", "return", "outer", "true", "bool");
     let host = Host::run(&flow);
     let mut io = host.io();
@@ -511,7 +568,8 @@ fn link_calls_nest() {
 
 #[test]
 fn junction_passes_messages_on_as_they_are() {
-    let flow = Flow::new().node("j1", "junction", "j2", json!({})).node("j2", "junction", "out", json!({})).io("j1");
+    let flow =
+        Flow::new().node("j1", "junction", "j2", json!({})).node("j2", "junction", "out", json!({})).io("j1");
     let host = Host::run(&flow);
     let mut io = host.io();
     let msg = json!({"_msgid": "m", "payload": {"a": 1}});

@@ -11,7 +11,8 @@ fn run(file: &str) -> Host {
 
 #[test]
 fn every_flow_has_a_line_in_the_readme_and_a_test_here() {
-    let tested = ["bridge.json", "chat.json", "entire-messages.json", "heartbeat.json", "websocket-echo.json"];
+    let tested =
+        ["bridge.json", "chat.json", "entire-messages.json", "heartbeat.json", "websocket-echo.json"];
     let readme = std::fs::read_to_string(flows_folder().join("README.md")).unwrap();
     let mut files: Vec<String> = std::fs::read_dir(flows_folder())
         .unwrap()
@@ -21,7 +22,11 @@ fn every_flow_has_a_line_in_the_readme_and_a_test_here() {
     files.sort();
     assert_eq!(files, tested);
     for file in files {
-        assert_eq!(readme.lines().filter(|line| line.starts_with(&format!("| [{file}]"))).count(), 1, "{file}");
+        assert_eq!(
+            readme.lines().filter(|line| line.starts_with(&format!("| [{file}]"))).count(),
+            1,
+            "{file}"
+        );
     }
 }
 

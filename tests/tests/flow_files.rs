@@ -126,7 +126,11 @@ fn whatever_is_wrong_is_reported_by_id_and_type_and_the_rest_runs() {
             healthy().set("twice", "", "a", "b", "str").node("twice", "debug", "", json!({})),
             "debug*twice*duplicate id",
         ),
-        ("a wire to nowhere", healthy().set("wired-wrong", "no-such-node", "a", "b", "str"), "wired-wrong*no-such-node"),
+        (
+            "a wire to nowhere",
+            healthy().set("wired-wrong", "no-such-node", "a", "b", "str"),
+            "wired-wrong*no-such-node",
+        ),
         (
             "config nodes in a circle",
             healthy()
@@ -161,7 +165,12 @@ fn whatever_is_wrong_is_reported_by_id_and_type_and_the_rest_runs() {
 #[test]
 fn flows_wait_for_missing_types_and_start_when_their_plugin_appears() {
     let flow = Flow::new()
-        .node("inject", "inject", "show", json!({"props": [{"p": "payload"}], "payload": "hi", "payloadType": "str"}))
+        .node(
+            "inject",
+            "inject",
+            "show",
+            json!({"props": [{"p": "payload"}], "payload": "hi", "payloadType": "str"}),
+        )
         .debug("show", "payload")
         .config("listener", "websocket-listener", json!({"path": "/ws"}))
         .node("in", "websocket in", "out", json!({"server": "listener"}))
@@ -250,7 +259,11 @@ fn a_property_that_is_exactly_a_reference_is_replaced_and_keeps_its_type() {
 #[test]
 fn references_in_config_nodes_are_replaced_too() {
     let flow = Flow::new()
-        .config("global", "global-config", json!({"env": [{"name": "WS_PATH", "type": "str", "value": "/from-env"}]}))
+        .config(
+            "global",
+            "global-config",
+            json!({"env": [{"name": "WS_PATH", "type": "str", "value": "/from-env"}]}),
+        )
         .config("listener", "websocket-listener", json!({"path": "${WS_PATH}"}))
         .node("in", "websocket in", "out", json!({"server": "listener"}))
         .node("out", "websocket out", "", json!({"server": "listener"}));
@@ -295,15 +308,31 @@ fn variables_are_looked_up_from_the_inside_out() {
         .map(|msg| (msg["who"].as_str().unwrap().to_owned(), msg["parent"].as_str().unwrap().to_owned()))
         .collect();
     seen.sort();
-    let expected = [("global", "process"), ("innermost", "outer"), ("outer", "outer"), ("outer", "tab"), ("tab", "global")];
+    let expected = [
+        ("global", "process"),
+        ("innermost", "outer"),
+        ("outer", "outer"),
+        ("outer", "tab"),
+        ("tab", "global"),
+    ];
     assert_eq!(seen, expected.map(|(who, parent)| (who.to_owned(), parent.to_owned())));
 }
 
 #[test]
 fn built_in_variables_say_where_a_node_is() {
-    let names = ["NR_NODE_ID", "NR_NODE_NAME", "NR_NODE_PATH", "NR_GROUP_ID", "NR_GROUP_NAME", "NR_FLOW_ID", "NR_FLOW_NAME"];
-    let rules: Vec<Value> =
-        names.iter().map(|name| json!({"t": "set", "p": name, "pt": "msg", "to": name, "tot": "env"})).collect();
+    let names = [
+        "NR_NODE_ID",
+        "NR_NODE_NAME",
+        "NR_NODE_PATH",
+        "NR_GROUP_ID",
+        "NR_GROUP_NAME",
+        "NR_FLOW_ID",
+        "NR_FLOW_NAME",
+    ];
+    let rules: Vec<Value> = names
+        .iter()
+        .map(|name| json!({"t": "set", "p": name, "pt": "msg", "to": name, "tot": "env"}))
+        .collect();
     let flow = Flow::new()
         .tab("t1", json!({"label": "First tab"}))
         .entry(json!({"id": "g1", "type": "group", "name": "First group", "z": "t1", "nodes": ["n1"], "x": 1, "y": 1}))
@@ -335,7 +364,12 @@ fn with_subflow() -> Flow {
 fn an_instance_does_what_its_subflow_says_with_its_own_variables() {
     let flow = with_subflow()
         .node("plain", "subflow:sub", "mark-plain", json!({}))
-        .node("own", "subflow:sub", "mark-own", json!({"env": [{"name": "VALUE", "type": "str", "value": "own"}]}))
+        .node(
+            "own",
+            "subflow:sub",
+            "mark-own",
+            json!({"env": [{"name": "VALUE", "type": "str", "value": "own"}]}),
+        )
         .set("mark-plain", "out", "by", "plain", "str")
         .set("mark-own", "out", "by", "own", "str")
         .io("plain, own");
@@ -358,7 +392,12 @@ fn subflows_nest_and_inner_variables_see_outer_ones() {
                 "env": [{"name": "OUTER", "type": "str", "value": "from the outer"}],
             }),
         )
-        .node("nested", "subflow:sub", "", json!({"env": [{"name": "VALUE", "type": "env", "value": "OUTER"}]}))
+        .node(
+            "nested",
+            "subflow:sub",
+            "",
+            json!({"env": [{"name": "VALUE", "type": "env", "value": "OUTER"}]}),
+        )
         .within("tab")
         .node("instance", "subflow:around", "out", json!({}))
         .io("instance");
@@ -387,7 +426,8 @@ fn a_subflow_has_several_outputs_and_may_connect_its_input_straight_to_one() {
     let host = Host::run(&flow);
     let mut io = host.io();
     io.send_json(&json!({}));
-    let mut outputs = [io.recv_json(), io.recv_json()].map(|msg| (msg["output"].as_i64(), msg["changed"].clone()));
+    let mut outputs =
+        [io.recv_json(), io.recv_json()].map(|msg| (msg["output"].as_i64(), msg["changed"].clone()));
     outputs.sort_by_key(|(output, _)| *output);
     assert_eq!(outputs, [(Some(1), Value::Null), (Some(2), json!(true))]);
 }

@@ -197,9 +197,11 @@ fn client_is_not_a_server() {
 
 #[test]
 fn client_whole_message_flag_is_the_text_true() {
-    for (flag, received) in
-        [("true", json!({"a": 1})), ("false", json!({"payload": "{\"a\":1}"})), ("", json!({"payload": "{\"a\":1}"}))]
-    {
+    for (flag, received) in [
+        ("true", json!({"a": 1})),
+        ("false", json!({"payload": "{\"a\":1}"})),
+        ("", json!({"payload": "{\"a\":1}"})),
+    ] {
         let server = WsServer::bind();
         let host = Host::run(&client(&server.url("/"), flag));
         let mut io = host.io();
@@ -323,7 +325,11 @@ fn client_does_not_echo_more_than_once() {
     let mut io = host.io();
     for payload in ["one", "two", "three"] {
         io.send_json(&json!({"payload": payload}));
-        assert_eq!(without_id(io.recv_json()), json!({"payload": payload}), "and nothing of what came before");
+        assert_eq!(
+            without_id(io.recv_json()),
+            json!({"payload": payload}),
+            "and nothing of what came before"
+        );
     }
 }
 
@@ -331,12 +337,14 @@ fn client_does_not_echo_more_than_once() {
 
 #[test]
 fn in_node_reports_an_error_when_it_has_no_configuration() {
-    let host = Host::run(&Flow::new().node("lonely", "websocket in", "", json!({"server": "", "client": ""})));
+    let host =
+        Host::run(&Flow::new().node("lonely", "websocket in", "", json!({"server": "", "client": ""})));
     host.wait_log("lonely*Missing server configuration");
 }
 
 #[test]
 fn out_node_reports_an_error_when_it_has_no_configuration() {
-    let host = Host::run(&Flow::new().node("lonely", "websocket out", "", json!({"server": "", "client": ""})));
+    let host =
+        Host::run(&Flow::new().node("lonely", "websocket out", "", json!({"server": "", "client": ""})));
     host.wait_log("lonely*Missing server configuration");
 }

@@ -220,7 +220,10 @@ fn an_error_in_a_subflow_goes_to_the_flow_around_it_when_nothing_inside_takes_it
     let mut io = host.io();
     io.send_json(&json!({"payload": 1, "target": "nobody"}));
     let msg = io.recv_json();
-    assert_eq!((&msg["caught-by"], &msg["error"]["source"]["id"]), (&json!("catch"), &json!("instance-inner")));
+    assert_eq!(
+        (&msg["caught-by"], &msg["error"]["source"]["id"]),
+        (&json!("catch"), &json!("instance-inner"))
+    );
 }
 
 // ---- Status and Complete
@@ -353,7 +356,8 @@ fn a_peer_that_never_reads_neither_stops_the_flow_nor_fills_the_memory() {
 
 #[test]
 fn the_host_stops_while_messages_are_on_their_way() {
-    let flow = Flow::new().io("round").change("round", "trip, out", json!([])).change("trip", "round", json!([]));
+    let flow =
+        Flow::new().io("round").change("round", "trip, out", json!([])).change("trip", "round", json!([]));
     let host = Host::run(&flow);
     let mut io = host.io();
     io.send_json(&json!({"payload": 1}));
@@ -362,4 +366,233 @@ fn the_host_stops_while_messages_are_on_their_way() {
     }
     host.signal(Signal::INT);
     assert_eq!(host.wait_exit().code, Some(0));
+}
+
+// ---- Nodes that misbehave (`tests/faulty/bad_node`)
+
+fn with_bad_nodes(flow: &Flow) -> flowbay_tests::harness::HostBuilder {
+    Host::builder().plugin("bad-node").flow(flow)
+}
+
+/// Waits until the collector `id` has got `count` messages, and returns all payloads that it has got.
+fn collected(host: &Host, id: &str, count: usize) -> Vec<Value> {
+    host.eventually(&format!("{count} messages at {id}"), || {
+        let reply = host.get(&format!("/collector/{id}"));
+        // Cheaper than parsing each time: a hundred thousand numbers have as many commas but one.
+        let enough = reply.body.matches(',').count() + 1 >= count && reply.body != "[]";
+        enough.then(|| reply.json().as_array().unwrap().clone())
+    })
+}
+
+#[test]
+fn a_hundred_thousand_messages_through_ten_nodes_keep_their_order() {
+    const COUNT: usize = 100_000;
+    let mut flow = Flow::new().node("burst", "burst", "n0", json!({"count": COUNT}));
+    for number in 0..10 {
+        let next = if number == 9 { "end".to_owned() } else { format!("n{}", number + 1) };
+        flow = flow.node(&format!("n{number}"), "passes", &next, json!({}));
+    }
+    let host = with_bad_nodes(&flow.node("end", "collector", "", json!({}))).start();
+    let payloads = collected(&host, "end", COUNT);
+    assert_eq!(payloads.len(), COUNT);
+    for (place, payload) in payloads.iter().enumerate() {
+        assert_eq!(payload, place, "at place {place}");
+    }
+}
+
+#[test]
+fn a_branch_that_never_completes_does_not_stop_its_siblings_and_its_messages_are_bounded() {
+    const COUNT: usize = 2_000;
+    const MARK: usize = 100;
+    let flow = Flow::new()
+        .io("stuck, out")
+        .node("stuck", "never-completes", "", json!({}))
+        .node("catch", "catch", "refused, shown", json!({"scope": ["stuck"]}))
+        .node("refused", "collector", "", json!({}))
+        .debug("shown", "error");
+    let host = with_bad_nodes(&flow).setting("mailbox_mark", MARK).setting("stall_deadline_ms", 300).start();
+    let mut io = host.io();
+    for number in 0..COUNT {
+        io.queue_text(&json!({"payload": number}).to_string());
+    }
+    io.send_json(&json!({"payload": "end"}));
+    for number in 0..COUNT {
+        assert_eq!(io.recv_json()["payload"], number, "the sibling gets every message");
+    }
+    // One is in hand, about as many as the mark wait, the rest is refused.
+    let refused = collected(&host, "refused", COUNT - 2 * MARK);
+    assert!(refused.len() <= COUNT - MARK, "{} of {COUNT} are refused", refused.len());
+    assert!(refused.is_sorted_by_key(|payload| payload.as_u64().unwrap_or(u64::MAX)), "in order");
+    let (_, error) = host.wait_debug("shown");
+    assert!(error.contains("refused") && error.contains("\"id\":\"stuck\""), "{error}");
+}
+
+#[test]
+fn a_burst_that_asks_nobody_is_bounded_too() {
+    let flow = Flow::new().io("out").node("burst", "blind-burst", "stuck", json!({"count": 50_000})).node(
+        "stuck",
+        "never-completes",
+        "",
+        json!({}),
+    );
+    let host = with_bad_nodes(&flow).setting("mailbox_cap", 1_000).start();
+    host.wait_log("stuck*refused");
+    let mut io = host.io();
+    io.send_json(&json!({"payload": "works"}));
+    assert_eq!(io.recv_json()["payload"], "works");
+    assert!(host.count_log("stuck*refused") < 10, "refusals are counted, not listed: {}", host.log());
+}
+
+#[test]
+fn a_node_that_panics_is_reported_to_catch_and_the_others_run_on() {
+    let flow =
+        Flow::new().io("panics, out").node("panics", "panics-on-input", "", json!({"name": "nervous"}));
+    let host = with_bad_nodes(&catching(flow, "catch", json!({"scope": null}))).start();
+    let mut io = host.io();
+    for number in 0..3 {
+        io.send_json(&json!({"payload": number}));
+        let answers = next_sorted(&mut io, 2, "caught-by");
+        let (caught, passed) = (&answers[0], &answers[1]);
+        assert_eq!((&caught["caught-by"], &caught["payload"]), (&json!("catch"), &json!(number)));
+        let message = caught["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("panics-on-input was given {number}")), "{message}");
+        assert_eq!(caught["error"]["source"]["id"], "panics");
+        assert_eq!(passed["payload"], number);
+    }
+}
+
+#[test]
+fn a_node_that_panics_in_its_constructor_or_its_own_task_is_reported_and_the_rest_runs() {
+    let flow = Flow::new().io("unborn, out").node("unborn", "panics-in-constructor", "", json!({})).node(
+        "runs",
+        "panics-in-run",
+        "",
+        json!({}),
+    );
+    let host = with_bad_nodes(&flow).start();
+    let line = host.wait_log("unborn*panics-in-constructor was created");
+    assert!(line.contains("panics-in-constructor"), "{line}");
+    host.wait_log("runs*panics-in-run ran");
+    let mut io = host.io();
+    io.send_json(&json!({"payload": "works"}));
+    assert_eq!(io.recv_json()["payload"], "works");
+    assert_eq!(host.stop().code, Some(0));
+}
+
+#[test]
+fn an_error_has_its_text_and_the_message_as_it_arrived() {
+    let flow = Flow::new().io("change").set("change", "fails", "payload", "changed", "str").node(
+        "fails",
+        "fails-on-input",
+        "out",
+        json!({"text": "out of order"}),
+    );
+    let host = with_bad_nodes(&catching(flow, "catch", json!({"scope": null}))).start();
+    let mut io = host.io();
+    io.send_json(&json!({"payload": "original", "kept": true}));
+    let msg = io.recv_json();
+    assert_eq!(msg["error"]["message"], "out of order");
+    assert_eq!((&msg["payload"], &msg["kept"]), (&json!("changed"), &json!(true)));
+}
+
+#[test]
+fn a_node_that_waits_holds_up_its_own_messages_only_and_keeps_their_order() {
+    let flow = Flow::new()
+        .io("slow, fast")
+        .node("slow", "sleeps", "mark-slow", json!({"ms": 100}))
+        .set("mark-slow", "out", "by", "slow", "str")
+        .set("fast", "out", "by", "fast", "str");
+    let host = with_bad_nodes(&flow).start();
+    let mut io = host.io();
+    for number in 0..3 {
+        io.send_json(&json!({"payload": number}));
+    }
+    let seen: Vec<(Value, Value)> =
+        (0..6).map(|_| io.recv_json()).map(|msg| (msg["by"].clone(), msg["payload"].clone())).collect();
+    for by in ["fast", "slow"] {
+        let payloads: Vec<&Value> =
+            seen.iter().filter(|(of, _)| of == by).map(|(_, payload)| payload).collect();
+        assert_eq!(payloads, [0, 1, 2], "{by} in {seen:?}");
+    }
+    assert_eq!(seen[5], (json!("slow"), json!(2)), "the fast one did not wait: {seen:?}");
+}
+
+#[test]
+fn a_node_with_several_outputs_sends_to_each() {
+    let flow = Flow::new()
+        .io("many")
+        .node("many", "multi-output", "first, also-first | | third", json!({"outputs": 4}))
+        .set("first", "out", "at", "first", "str")
+        .set("also-first", "out", "at", "also-first", "str")
+        .set("third", "out", "at", "third", "str");
+    let host = with_bad_nodes(&flow).start();
+    let mut io = host.io();
+    for id in ["a", "b"] {
+        io.send_json(&json!({"_msgid": id}));
+        let messages = next_sorted(&mut io, 3, "at");
+        assert_eq!(column(&messages, "at"), ["also-first", "first", "third"]);
+        assert_eq!(column(&messages, "output"), [0, 0, 2]);
+        assert_eq!(column(&messages, "_msgid"), [id, id, id]);
+    }
+}
+
+#[test]
+fn messages_to_a_node_that_is_not_there_vanish_and_hold_nobody_up() {
+    const COUNT: usize = 5_000;
+    let flow = Flow::new()
+        .node("burst", "burst", "off, unborn, missing, end", json!({"count": COUNT}))
+        .node("off", "never-completes", "", json!({"d": true}))
+        .node("unborn", "panics-in-constructor", "", json!({}))
+        .node("end", "collector", "", json!({}));
+    let host = with_bad_nodes(&flow).setting("mailbox_mark", 10).start();
+    let payloads = collected(&host, "end", COUNT);
+    assert!(payloads.iter().enumerate().all(|(place, payload)| payload == place));
+}
+
+#[test]
+fn a_node_that_never_closes_is_left_behind_after_the_close_timeout() {
+    let flow = Flow::new().io("stays").node("stays", "never-closes", "out", json!({}));
+    let host = with_bad_nodes(&flow).setting("node_close_timeout_ms", 300).start();
+    let mut io = host.io();
+    io.send_json(&json!({"payload": 1}));
+    assert_eq!(io.recv_json()["payload"], 1);
+    let begin = Instant::now();
+    let finished = host.stop();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(begin.elapsed() >= Duration::from_millis(290), "after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(8), "after {:?}", begin.elapsed());
+    let line = finished.stderr.lines().find(|line| line.contains("Close timed out"));
+    assert!(line.is_some_and(|line| line.contains("stays")), "{finished:?}");
+}
+
+#[test]
+fn a_host_stops_without_waiting_for_nodes_that_are_still_at_work() {
+    let flow = Flow::new().io("busy, stuck, out").node("busy", "sleeps", "", json!({"ms": 3_600_000})).node(
+        "stuck",
+        "never-completes",
+        "",
+        json!({}),
+    );
+    let host = with_bad_nodes(&flow).start();
+    let mut io = host.io();
+    io.send_json(&json!({"payload": 1}));
+    assert_eq!(io.recv_json()["payload"], 1);
+    let begin = Instant::now();
+    assert_eq!(host.stop().code, Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(8), "after {:?}", begin.elapsed());
+}
+
+#[test]
+fn a_constructor_that_blocks_is_given_up_and_the_rest_runs() {
+    let flow = Flow::new().io("slow, out").node("slow", "slow-constructor", "", json!({"ms": 20_000}));
+    let begin = Instant::now();
+    let host = with_bad_nodes(&flow).setting("call_deadline_ms", 300).start();
+    assert!(begin.elapsed() < Duration::from_secs(15), "started after {:?}", begin.elapsed());
+    host.wait_log("slow*slow-constructor*300 ms");
+    let mut io = host.io();
+    io.send_json(&json!({"payload": 1}));
+    assert_eq!(io.recv_json()["payload"], 1);
+    let begin = Instant::now();
+    assert_eq!(host.stop().code, Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(15), "stopped after {:?}", begin.elapsed());
 }

@@ -92,9 +92,7 @@ fn a_client_wins_over_a_listener_on_the_same_node() {
 #[test]
 fn the_headers_of_the_configuration_are_sent() {
     let server = WsServer::bind();
-    let header = |kind: &str, name: &str, value_kind: &str, value: &str| {
-        json!({"keyType": kind, "keyValue": name, "valueType": value_kind, "valueValue": value})
-    };
+    let header = |kind: &str, name: &str, value_kind: &str, value: &str| json!({"keyType": kind, "keyValue": name, "valueType": value_kind, "valueValue": value});
     let headers = json!([
         header("Authorization", "", "other", "Bearer abc"),
         header("User-Agent", "", "other", "flow"),
@@ -174,7 +172,8 @@ fn a_connection_that_fails_is_an_error_status_and_is_tried_again_after_three_sec
 #[test]
 fn a_client_reconnects_after_the_server_has_closed_the_connection() {
     let server = WsServer::bind();
-    let host = Host::run(&sending(&[("receive", "websocket in"), ("send", "websocket out")], &server.url("/")));
+    let host =
+        Host::run(&sending(&[("receive", "websocket in"), ("send", "websocket out")], &server.url("/")));
     let mut io = host.io();
     let mut peer = server.accept();
     peer.socket.close(1001, "restart");
@@ -230,8 +229,12 @@ fn without_a_heartbeat_there_are_no_pings() {
 #[test]
 fn a_message_with_a_websocket_session_is_not_sent_by_a_client() {
     let server = WsServer::bind();
-    let flow = sending(&[("receive", "websocket in"), ("send", "websocket out")], &server.url("/"))
-        .node("echo", "websocket in", "send", json!({"client": "client"}));
+    let flow = sending(&[("receive", "websocket in"), ("send", "websocket out")], &server.url("/")).node(
+        "echo",
+        "websocket in",
+        "send",
+        json!({"client": "client"}),
+    );
     let host = Host::run(&flow);
     let mut io = host.io();
     let mut peer = server.accept();
@@ -271,7 +274,11 @@ fn an_url_that_is_none_is_reported_and_the_rest_runs() {
 fn the_path_decides_about_the_role_of_a_configuration_not_its_type() {
     let server = WsServer::bind();
     let flow = Flow::new()
-        .config("listener-by-type", "websocket-listener", json!({"path": server.url("/up").replace("ws:", "WS:")}))
+        .config(
+            "listener-by-type",
+            "websocket-listener",
+            json!({"path": server.url("/up").replace("ws:", "WS:")}),
+        )
         .node("dials", "websocket in", "", json!({"server": "listener-by-type"}))
         .config("client-by-type", "websocket-client", json!({"path": "/down"}))
         .node("serves", "websocket in", "reply", json!({"client": "client-by-type"}))
@@ -287,7 +294,8 @@ fn the_path_decides_about_the_role_of_a_configuration_not_its_type() {
 fn many_messages_arrive_in_order() {
     const COUNT: usize = 1_000;
     let server = WsServer::bind();
-    let host = Host::run(&sending(&[("receive", "websocket in"), ("send", "websocket out")], &server.url("/")));
+    let host =
+        Host::run(&sending(&[("receive", "websocket in"), ("send", "websocket out")], &server.url("/")));
     let mut io = host.io();
     let mut peer = server.accept();
     for number in 0..COUNT {

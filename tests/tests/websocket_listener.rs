@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 /// A listener on `/ws` whose messages are shown on `/io`, with the session moved to `session`: it would decide who
 /// gets the message there.
 fn shown(whole: &str) -> Flow {
-    let aside = json!({"rules": [{"t": "move", "p": "_session", "pt": "msg", "to": "session", "tot": "msg"}]});
+    let aside =
+        json!({"rules": [{"t": "move", "p": "_session", "pt": "msg", "to": "session", "tot": "msg"}]});
     Flow::new()
         .config("listener", "websocket-listener", json!({"path": "/ws", "wholemsg": whole}))
         .node("receive", "websocket in", "aside", json!({"server": "listener"}))
@@ -116,9 +117,12 @@ fn compression_is_not_negotiated() {
 
 #[test]
 fn paths_match_exactly_and_the_query_does_not_matter() {
-    let flow = echo()
-        .config("no-slash", "websocket-listener", json!({"path": "ws/two"}))
-        .node("two", "websocket in", "", json!({"server": "no-slash"}));
+    let flow = echo().config("no-slash", "websocket-listener", json!({"path": "ws/two"})).node(
+        "two",
+        "websocket in",
+        "",
+        json!({"server": "no-slash"}),
+    );
     let host = Host::run(&flow);
     for (path, status) in [
         ("/ws", 101),
@@ -146,7 +150,8 @@ fn a_plain_request_to_a_listener_gets_no_page() {
 fn a_handshake_that_comes_in_pieces_and_with_data_behind_it_is_served() {
     let host = Host::run(&echo());
     let mut peer = RawPeer::connect(host.address());
-    let head = format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n", RawPeer::usual_headers().join("\r\n"));
+    let head =
+        format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n", RawPeer::usual_headers().join("\r\n"));
     let (first, second) = head.split_at(30);
     peer.write(first.as_bytes());
     let mut rest = second.as_bytes().to_vec();
@@ -218,9 +223,10 @@ fn in_whole_message_mode_json_is_the_message_and_what_is_no_object_its_payload()
         client.send_text(text);
         assert_eq!(unwrapped(io.recv_json()), msg, "from {text}");
     }
-    for (bytes, msg) in
-        [(&br#"{"payload":"b"}"#[..], json!({"payload": "b"})), (&[255, 1], json!({"payload": buffer(&[255, 1])}))]
-    {
+    for (bytes, msg) in [
+        (&br#"{"payload":"b"}"#[..], json!({"payload": "b"})),
+        (&[255, 1], json!({"payload": buffer(&[255, 1])})),
+    ] {
         client.send_binary(bytes);
         assert_eq!(unwrapped(io.recv_json()), msg, "from {bytes:?}");
     }
@@ -253,7 +259,8 @@ fn all_messages_of_a_client_have_its_session_and_no_other_client_has_it() {
 
 #[test]
 fn each_message_has_an_id_of_its_own_and_all_in_nodes_get_the_same_message() {
-    let aside = json!({"rules": [{"t": "move", "p": "_session", "pt": "msg", "to": "session", "tot": "msg"}]});
+    let aside =
+        json!({"rules": [{"t": "move", "p": "_session", "pt": "msg", "to": "session", "tot": "msg"}]});
     let flow = shown("false")
         .node("receive-2", "websocket in", "aside-2", json!({"server": "listener"}))
         .node("aside-2", "change", "out", aside);
@@ -522,9 +529,12 @@ fn several_listeners_with_many_nodes_each_keep_to_themselves() {
         flow = flow.config(listener, "websocket-listener", json!({"path": format!("/{listener}")}));
         for node in 1..=3 {
             let (receive, reply) = (format!("in-{listener}{node}"), format!("out-{listener}{node}"));
-            flow = flow
-                .node(&receive, "websocket in", &reply, json!({"server": listener}))
-                .node(&reply, "websocket out", "", json!({"server": listener}));
+            flow = flow.node(&receive, "websocket in", &reply, json!({"server": listener})).node(
+                &reply,
+                "websocket out",
+                "",
+                json!({"server": listener}),
+            );
         }
     }
     let host = Host::run(&flow);
@@ -572,9 +582,12 @@ fn a_listener_that_is_disabled_or_missing_leaves_its_nodes_without_configuration
 
 #[test]
 fn a_listener_without_a_path_is_reported_and_the_rest_runs() {
-    let flow = echo()
-        .config("pathless", "websocket-listener", json!({"wholemsg": "false"}))
-        .node("on-pathless", "websocket in", "", json!({"server": "pathless"}));
+    let flow = echo().config("pathless", "websocket-listener", json!({"wholemsg": "false"})).node(
+        "on-pathless",
+        "websocket in",
+        "",
+        json!({"server": "pathless"}),
+    );
     let host = Host::run(&flow);
     let line = host.wait_log("pathless*path");
     assert!(line.contains("websocket-listener"), "the line names the type: {line}");
@@ -613,7 +626,8 @@ fn in_and_out_nodes_say_how_many_clients_are_connected() {
         assert_eq!(statuses[0]["_session"], statuses[1]["_session"]);
         statuses[0]["_session"]["id"].clone()
     };
-    let both = |text, event| [("receive", "websocket in", text, event), ("reply", "websocket out", text, event)];
+    let both =
+        |text, event| [("receive", "websocket in", text, event), ("reply", "websocket out", text, event)];
 
     let mut first = host.connect("/ws");
     let session = next(both("connected 1", "connect"));
@@ -634,7 +648,10 @@ fn a_protocol_error_is_a_status_followed_by_a_disconnect() {
     assert_eq!(io.recv_json()["status"]["event"], "connect");
     peer.write_unmasked_frame(1, b"hi");
     let error = io.recv_json()["status"].clone();
-    assert_eq!((&error["event"], &error["fill"], &error["shape"]), (&json!("error"), &json!("red"), &json!("ring")));
+    assert_eq!(
+        (&error["event"], &error["fill"], &error["shape"]),
+        (&json!("error"), &json!("red"), &json!("ring"))
+    );
     assert_eq!(io.recv_json()["status"]["event"], "disconnect");
 }
 

@@ -22,8 +22,8 @@ type Header = elf::FileHeader32<object::NativeEndian>;
 
 /// The symbol by which a plugin is known.
 pub(super) const ROOT_SYMBOL: &str = "flowbay_plugin_root";
-/// Symbols that begin so are exported by procedural macros.
-const PROC_MACRO_PREFIX: &[u8] = b"rustc_proc_macro_decls_";
+/// What procedural macros export has this in its name.
+const PROC_MACRO_MARK: &[u8] = b"rustc_proc_macro_decls_";
 /// What a plugin imports when the SDK's TLS hook is not in it.
 const TLS_SYMBOL: &[u8] = b"__cxa_thread_atexit_impl";
 
@@ -99,7 +99,7 @@ fn facts<'data, R: ReadRef<'data>>(data: R) -> Result<ElfFacts, Refusal> {
             facts.pins_itself |= name == TLS_SYMBOL;
             continue;
         }
-        facts.is_proc_macro |= name.starts_with(PROC_MACRO_PREFIX);
+        facts.is_proc_macro |= name.windows(PROC_MACRO_MARK.len()).any(|part| part == PROC_MACRO_MARK);
         facts.has_root |= name == ROOT_SYMBOL.as_bytes()
             && symbol.st_type() == elf::STT_OBJECT
             && symbol.st_size(endian) >= size_of::<abi_stable::library::AbiHeader>() as u64

@@ -24,7 +24,7 @@ use super::{description, elf, error::Refusal, library};
 const COMMAND: &str = "probe";
 /// Bytes kept of what the child writes; the rest is read and forgotten, so that it never waits.
 const MAX_OUTPUT: usize = 64 * 1024;
-/// Characters of the child's last words in a refusal.
+/// Characters of the child's last words in a refusal: enough for a panic with its place.
 const MAX_SAID: usize = 300;
 /// How long what the child wrote may take to arrive when it has ended.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
@@ -89,11 +89,11 @@ pub(super) fn try_in_child(exe: &Path, file: &Path, deadline: Duration) -> Resul
         return Err(Refusal::Hung(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)));
     };
     tracing::debug!("{} was tried in {:?}: {status}", file.display(), started.elapsed());
-    let said = last_line(&collect(stderr));
+    let said = last_words(&collect(stderr));
     match serde_json::from_str(&last_line(&collect(stdout))) {
         Ok(Answer::Loads) if status.success() => Ok(()),
         Ok(Answer::Refused(refusal)) => Err(with_words(refusal, &said)),
-        _ => Err(Refusal::Crashed { how: ending(status), said: shortened(&said) }),
+        _ => Err(Refusal::Crashed { how: ending(status), said }),
     }
 }
 
@@ -143,15 +143,22 @@ fn last_line(text: &str) -> String {
     text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }
 
-fn shortened(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(MAX_SAID).collect()
+/// What the child wrote that most likely says why it failed: a panic with its place, or else its last line.
+fn last_words(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let panic = lines.iter().rposition(|line| line.contains("panicked at"));
+    let words = match panic {
+        Some(at) => lines[at..].iter().take(2).copied().collect::<Vec<_>>().join(" "),
+        None => lines.last().copied().unwrap_or_default().to_owned(),
+    };
+    words.chars().filter(|letter| !letter.is_control()).take(MAX_SAID).collect()
 }
 
 /// Adds the child's last words where they say more than the refusal does.
 fn with_words(refusal: Refusal, said: &str) -> Refusal {
     match refusal {
         Refusal::Root(text) if !said.is_empty() => {
-            Refusal::Root(format!("{text}; it said: {}", shortened(said)))
+            Refusal::Root(format!("{text}; it said: {said}"))
         }
         refusal => refusal,
     }
@@ -234,6 +241,15 @@ mod tests {
             probe_with("echo '\"Loads\"'; exit 9", LONG),
             Err(Refusal::Crashed { how: "exit code 9".into(), said: String::new() })
         );
+    }
+
+    #[test]
+    fn of_a_panic_its_place_and_text_are_kept() {
+        let said = "thread 'main' panicked at src/lib.rs:6:5:\nno root today\nstack backtrace:\n 0: main\nnote: more\n";
+        assert_eq!(last_words(said), "thread 'main' panicked at src/lib.rs:6:5: no root today");
+        assert_eq!(last_words("one\n\n two \n\n"), "two");
+        assert_eq!(last_words(""), "");
+        assert_eq!(last_words(&"x".repeat(10 * MAX_SAID)).len(), MAX_SAID);
     }
 
     #[test]

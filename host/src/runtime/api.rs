@@ -43,10 +43,13 @@ impl NodeHost {
     fn context_place<'a>(&self, scope: ContextScope, path: &'a str) -> (String, &'a str) {
         let (mut owner, mut path) = (self.context_owner(scope), path);
         if scope == ContextScope::Flow {
+            let graph = self.cell.shared().graph.load();
+            let mut around = self.cell.graph_node.instance_id().and_then(|id| graph.instance(id));
             while let Some(rest) = path.strip_prefix("$parent.") {
                 path = rest;
-                let graph = self.cell.shared().graph.load();
-                owner = graph.instance(&owner).and_then(|instance| instance.z.clone()).unwrap_or(owner);
+                let Some(instance) = around else { continue };
+                owner = instance.z.clone().unwrap_or_else(|| "global".to_owned());
+                around = instance.parent.as_deref().and_then(|id| graph.instance(id));
             }
         }
         (owner, path)

@@ -143,7 +143,7 @@ impl Control {
             }
             return State::Waiting(missing);
         }
-        for problem in file.problems().iter().chain(&problems) {
+        for problem in &problems {
             match problem.level {
                 Level::Error => tracing::error!("{problem}"),
                 Level::Warning => tracing::warn!("{problem}"),

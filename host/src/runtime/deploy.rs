@@ -212,10 +212,27 @@ fn instance_statuses(
     statuses
 }
 
-/// Works out which sources each node holds back when it is congested: those that can reach it.
+/// Steps beyond which it is not worked out which source reaches which node: a second's work.
+const MAX_REACH_STEPS: usize = 20_000_000;
+
+/// Works out which sources each node holds back when it is congested: those that can reach it. In flows so large that
+/// this would take long, all of them.
 fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &HashMap<&str, Vec<Arc<NodeCell>>>) {
+    let sources: Vec<Arc<NodeCell>> = nodes.values().filter(|cell| cell.is_source).cloned().collect();
+    let all_edges: usize = edges.values().map(Vec::len).sum();
+    if sources.len().saturating_mul(all_edges) > MAX_REACH_STEPS {
+        let congested = nodes.values().filter(|cell| cell.congested_at().is_some()).count();
+        for source in &sources {
+            source.gate.reset(congested);
+        }
+        let sources = Arc::new(sources);
+        for cell in nodes.values() {
+            cell.upstream.store(sources.clone());
+        }
+        return;
+    }
     let mut upstream: HashMap<&str, Vec<Arc<NodeCell>>> = HashMap::new();
-    for source in nodes.values().filter(|cell| cell.is_source) {
+    for source in &sources {
         let mut reached: std::collections::HashSet<&str> = std::collections::HashSet::new();
         let mut frontier = vec![source.id()];
         while let Some(id) = frontier.pop() {
@@ -244,7 +261,7 @@ fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &HashMap<&str, Vec<A
         }
         cell.upstream.store(Arc::new(sources));
     }
-    for source in nodes.values().filter(|cell| cell.is_source) {
+    for source in &sources {
         source.gate.reset(congested.get(source.id()).copied().unwrap_or(0));
     }
 }

@@ -48,7 +48,7 @@ struct Queue {
 
 impl Session {
     fn push(&self, value: Value) -> Queued {
-        let size = value.heap_size_hint();
+        let size = size(&value);
         let was_empty = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.closed {
@@ -119,7 +119,7 @@ impl Session {
         let n = queue.values.len().min(max);
         let mut bytes = 0;
         for value in queue.values.drain(..n) {
-            bytes += value.heap_size_hint();
+            bytes += size(&value);
             push(value);
         }
         if n > 0 {
@@ -131,6 +131,11 @@ impl Session {
         }
         queue.closed.then_some(0)
     }
+}
+
+/// What a waiting value takes: short strings have no memory of their own.
+fn size(value: &Value) -> usize {
+    size_of::<Value>() + value.heap_size_hint()
 }
 
 /// The sessions of one node.

@@ -111,11 +111,7 @@ fn build(what: &str, manifest: &Path, options: &[std::ffi::OsString]) -> Files {
         .stderr(Stdio::piped())
         .output()
         .unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
-    assert!(
-        output.status.success(),
-        "building {what} failed:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "building {what} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     let messages = String::from_utf8_lossy(&output.stdout);
     let mut files = Files::new();
     for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
@@ -123,7 +119,8 @@ fn build(what: &str, manifest: &Path, options: &[std::ffi::OsString]) -> Files {
             continue;
         }
         let target = &message["target"];
-        let kinds: Vec<&str> = target["kind"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let kinds: Vec<&str> =
+            target["kind"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if !kinds.iter().any(|kind| ["bin", "cdylib", "proc-macro"].contains(kind)) {
             continue;
         }

@@ -176,7 +176,9 @@ impl Client {
                     Frame::Close(frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())))
                 }
                 Ok(Message::Pong(_) | Message::Frame(_)) => continue,
-                Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(Error::Io(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
                     continue;
                 }
                 Err(_) => Frame::Lost,

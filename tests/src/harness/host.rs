@@ -76,7 +76,8 @@ impl HostBuilder {
     #[must_use]
     pub fn example(self, file: &str) -> Self {
         let file = flows_folder().join(file);
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let text =
+            std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         self.flow_text(text.replace("localhost:1880", "localhost:{{PORT}}"))
     }
 
@@ -178,7 +179,8 @@ impl HostBuilder {
         let flow = self.flow.replace("{{PORT}}", &port.to_string());
         std::fs::write(folder.path().join("flows.json"), flow).expect("a file can be written");
         if !self.settings_file.is_empty() {
-            std::fs::write(folder.path().join("flowbay.toml"), &self.settings_file).expect("a file can be written");
+            std::fs::write(folder.path().join("flowbay.toml"), &self.settings_file)
+                .expect("a file can be written");
         }
         let mut command = command(folder.path());
         command.args(["run", "flows.json"]);

@@ -57,7 +57,8 @@ impl Reply {
 pub fn request(to: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> Reply {
     let mut stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-    let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    let mut text =
+        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     if !headers.iter().any(|line| line.to_lowercase().starts_with("host:")) {
         text.push_str(&format!("Host: {to}\r\n"));
     }

@@ -98,6 +98,7 @@ impl WsServer {
         let mut headers = HashMap::new();
         let mut path = String::new();
         let mut chosen = None;
+        #[allow(clippy::result_large_err, reason = "tungstenite decides about the type")]
         let look = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
             path = request.uri().to_string();
             for (name, value) in request.headers() {
@@ -105,8 +106,11 @@ impl WsServer {
                 headers.insert(name.as_str().to_owned(), value);
             }
             let offered = headers.get("sec-websocket-protocol").map_or("", String::as_str);
-            let offered: Vec<String> =
-                offered.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+            let offered: Vec<String> = offered
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .collect();
             chosen = choose(&offered);
             if let Some(protocol) = &chosen {
                 response
