@@ -1,11 +1,16 @@
 //! The commands: `run`, `plugins`, `check`, and the loader's `probe`.
 
-use std::{fmt::Write as _, path::Path, process::ExitCode, sync::Arc};
+use std::{fmt::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use tokio::{
+    runtime::Handle,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use crate::{
     cli::{Cli, Command, Sources},
     flow::{FlowFile, FlowGraph, Level, ProcessEnv},
-    http::{AdminGuard, Routes, Server},
+    http::{AdminGuard, Routes, RunningServer, Server},
     loader::{Examined, Loader},
     logging, plugin,
     registry::Registry,
@@ -73,6 +78,9 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
         let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
         tracing::warn!("no plugins in {}", folders.join(", "));
     }
+    // Each of the two has its own deadline; this is for when a plugin keeps the threads that those need.
+    let patience =
+        Duration::from_millis(settings.node_close_timeout_ms.max(settings.shutdown_grace_ms)) + OVERTIME;
     let runtime = Runtime::start(settings, tokio.handle().clone(), routes, registry, loader)
         .map_err(|error| format!("no thread to run on: {error}"))?;
     let _watcher = Watcher::start(&folders, runtime.plugin_files_changed())
@@ -85,23 +93,68 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     drop(entered);
     tracing::info!("listening on http://{address}");
 
-    let signal =
-        tokio.block_on(stop_signal()).map_err(|error| format!("cannot wait for signals: {error}"))?;
-    tracing::info!("{signal}: stopping");
-    runtime.stop();
-    tokio.block_on(server.stop());
+    let code = until_stopped(runtime, server, tokio.handle(), patience)
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
     // Not waited for: a plugin may keep a thread, and everything that had to be said is said.
     tokio.shutdown_background();
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
-async fn stop_signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => Ok("SIGINT"),
-        _ = terminate.recv() => Ok("SIGTERM"),
+/// What stopping may take beyond the deadlines that it has.
+const OVERTIME: Duration = Duration::from_secs(5);
+
+/// Waits for a signal, then stops the server and the flows. A second signal, or `patience` passing, ends that.
+///
+/// On this thread, with timers of its own: code of a plugin that blocks may keep all the worker threads, and with them
+/// every timer and signal of `tokio`.
+fn until_stopped(
+    runtime: Runtime,
+    server: RunningServer,
+    tokio: &Handle,
+    patience: Duration,
+) -> std::io::Result<ExitCode> {
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    own.block_on(async {
+        let mut signals = Signals::new()?;
+        let signal = signals.next().await;
+        tracing::info!("{signal}: stopping");
+        let (done, stopped) = tokio::sync::oneshot::channel();
+        let tokio = tokio.clone();
+        std::thread::Builder::new().name("stop".into()).spawn(move || {
+            let server = tokio.spawn(server.stop());
+            runtime.stop();
+            let _ = tokio.block_on(server);
+            let _ = done.send(());
+        })?;
+        tokio::select! {
+            _ = stopped => Ok(ExitCode::SUCCESS),
+            signal = signals.next() => {
+                tracing::warn!("{signal} again: not waiting for what is still at work");
+                Ok(ExitCode::FAILURE)
+            }
+            () = tokio::time::sleep(patience) => {
+                tracing::warn!("not waiting any longer for what is still at work");
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    })
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
     }
 }
 

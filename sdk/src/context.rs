@@ -126,8 +126,9 @@ impl Ctx {
 
     /// The config node with that id as an object, when it is of type `N`, of this plugin, and exists.
     pub fn config_node<N: Node>(&self, id: &str) -> Option<Arc<N>> {
-        let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.get(id)?.upgrade()?.downcast().ok()
+        // The lock is free again when a node may be dropped here: its drop is the author's code.
+        let node = SHARED.lock().unwrap_or_else(PoisonError::into_inner).get(id)?.upgrade();
+        node?.downcast().ok()
     }
 
     /// The properties of the config node with that id, of whatever plugin.
@@ -296,12 +297,43 @@ impl DialOptions {
 /// node of another plugin, or of another generation of this one, is not in it.
 static SHARED: LazyLock<Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>> = LazyLock::new(Mutex::default);
 
-pub(crate) fn share<N: Node>(id: &str, node: &Arc<N>) {
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    // Nodes that are gone are swept when the table has doubled, so that it does not grow with every deploy.
-    if shared.len() == shared.capacity() {
-        shared.retain(|_, node| node.strong_count() > 0);
-    }
+pub(crate) fn share<N: Any + Send + Sync>(id: &str, node: &Arc<N>) {
     let node: Arc<dyn Any + Send + Sync> = node.clone();
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     shared.insert(id.to_owned(), Arc::downgrade(&node));
+}
+
+/// Takes a node off the table, unless its successor is there already. With the last one the table's memory goes too:
+/// a library that is unloaded leaves nothing behind.
+pub(crate) fn unshare<N>(id: &str, node: &Arc<N>) {
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.get(id).is_some_and(|listed| std::ptr::addr_eq(listed.as_ptr(), Arc::as_ptr(node))) {
+        shared.remove(id);
+        if shared.is_empty() {
+            *shared = HashMap::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(id: &str) -> Option<u32> {
+        let node = SHARED.lock().unwrap().get(id)?.upgrade();
+        node?.downcast().ok().map(|number: Arc<u32>| *number)
+    }
+
+    #[test]
+    fn a_node_leaves_the_table_and_its_successor_stays() {
+        let (first, second) = (Arc::new(1_u32), Arc::new(2_u32));
+        share("a_node_leaves", &first);
+        assert_eq!(listed("a_node_leaves"), Some(1));
+        share("a_node_leaves", &second);
+        unshare("a_node_leaves", &first);
+        assert_eq!(listed("a_node_leaves"), Some(2));
+        unshare("a_node_leaves", &second);
+        assert_eq!(listed("a_node_leaves"), None);
+        assert_eq!(Arc::weak_count(&second), 0, "the table holds nothing of it");
+    }
 }

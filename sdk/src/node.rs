@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Connection, ConnectionEnd, Ctx, Error, NodeType, Request, Response, UpgradeAnswer, UpgradeRequest,
-    connection,
+    connection, context,
 };
 
 /// A node type. One value of it is one node of a running flow.
@@ -125,6 +125,12 @@ impl<N: Node> Adapter<N> {
             Via::Direct => Box::pin(async move { finished(node.on_direct(msg, &ctx).await) }),
         };
         poll_once(future)
+    }
+}
+
+impl<N> Drop for Adapter<N> {
+    fn drop(&mut self) {
+        context::unshare(self.ctx.id(), &self.node);
     }
 }
 

@@ -85,12 +85,16 @@ fn listener_accepts_a_socket() {
 
 #[test]
 fn listener_closes_its_sockets_when_it_is_stopped() {
-    let host = Host::run(&listener("false", "forget"));
-    let mut first = host.connect("/ws");
-    let mut second = host.connect("/ws");
+    let host = Host::run(&listener("false", "reply"));
+    let mut clients = [host.connect("/ws"), host.connect("/ws")];
+    for client in &mut clients {
+        client.send_text("here");
+        assert_eq!(client.recv_text(), "here");
+    }
     host.signal(Signal::TERM);
-    assert_eq!(first.recv_close(), 1001);
-    assert_eq!(second.recv_close(), 1001);
+    for client in &mut clients {
+        assert_eq!(client.recv_close(), 1001);
+    }
 }
 
 #[test]
@@ -313,10 +317,10 @@ fn client_sends_a_whole_message() {
 
 #[test]
 fn client_does_not_echo_more_than_once() {
-    // The flow's client is connected to the flow's own echo. What comes back is also given to the same client
-    // connection again; there its session means nothing, so it ends.
+    // The flow's client is connected to the flow's own listener, and what it receives is given to the listener:
+    // there its session means nobody, so it does not come round again.
     let flow = client("ws://localhost:{{PORT}}/ws", "false")
-        .node("again", "websocket in", "send", json!({"client": "client"}))
+        .node("back", "websocket in", "reply", json!({"client": "client"}))
         .config("listener", "websocket-listener", json!({"path": "/ws"}))
         .node("echo", "websocket in", "reply", json!({"server": "listener"}))
         .node("reply", "websocket out", "", json!({"server": "listener"}));

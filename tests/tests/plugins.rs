@@ -212,7 +212,7 @@ fn a_plugin_that_is_written_slowly_is_loaded_when_it_is_whole() {
     eventually_within(Duration::from_millis(500), || (host.count_log("incomplete") > 0).then_some(()));
     file.write_all(second).unwrap();
     drop(file);
-    host.wait_log("Started flows");
+    host.wait_log("started flows");
     assert_works(&host);
 }
 

@@ -298,6 +298,27 @@ fn a_loop_does_not_stop_the_rest_of_the_flow() {
 }
 
 #[test]
+fn a_loop_that_is_full_of_messages_does_not_hold_up_what_feeds_it_for_ever() {
+    const COUNT: usize = 300;
+    let flow = Flow::new()
+        .io("enter, out")
+        .change("enter", "round", json!([]))
+        .change("round", "trip", json!([]))
+        .change("trip", "round", json!([]));
+    // More go round than the mark: some mailbox of the loop is always beyond it.
+    let host =
+        Host::builder().flow(&flow).setting("mailbox_mark", 50).setting("stall_deadline_ms", 300).start();
+    let mut io = host.io();
+    for number in 0..COUNT {
+        io.queue_text(&json!({"payload": number}).to_string());
+    }
+    io.send_json(&json!({"payload": "end"}));
+    for number in 0..COUNT {
+        assert_eq!(io.recv_json()["payload"], number);
+    }
+}
+
+#[test]
 fn a_loop_that_multiplies_messages_is_bounded_and_told_to_catch() {
     let flow = Flow::new()
         .io("enter, out")

@@ -147,7 +147,8 @@ fn connecting_and_losing_the_connection_are_statuses() {
     assert_eq!(peer.socket.recv_close(), 1000);
     let status = io.recv_json()["status"].clone();
     assert_eq!(status["event"], "disconnect");
-    assert_eq!(status["text"], "disconnected");
+    // The key of a text that the editor translates.
+    assert_eq!(status["text"], "common.status.disconnected");
     assert_eq!((&status["fill"], &status["shape"]), (&json!("red"), &json!("ring")));
 }
 
@@ -160,7 +161,7 @@ fn a_connection_that_fails_is_an_error_status_and_is_tried_again_after_three_sec
     drop(server.accept_tcp());
     let begin = Instant::now();
     let status = io.recv_json()["status"].clone();
-    assert_eq!((&status["event"], &status["text"]), (&json!("error"), &json!("error")));
+    assert_eq!((&status["event"], &status["text"]), (&json!("error"), &json!("common.status.error")));
     assert_eq!((&status["fill"], &status["shape"]), (&json!("red"), &json!("ring")));
     let mut peer = server.accept();
     let waited = begin.elapsed();
@@ -263,7 +264,7 @@ fn an_url_that_is_none_is_reported_and_the_rest_runs() {
             .node("on-broken", "websocket in", "", json!({"client": "broken"}))
             .io("out");
         let host = Host::run(&flow);
-        host.wait_log("broken*Invalid URL");
+        host.wait_log("on-broken*Invalid URL");
         let mut io = host.io();
         io.send_json(&json!({"payload": "the rest runs"}));
         assert_eq!(io.recv_json()["payload"], "the rest runs");

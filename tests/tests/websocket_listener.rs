@@ -636,7 +636,8 @@ fn in_and_out_nodes_say_how_many_clients_are_connected() {
     first.close(1000, "");
     assert_eq!(next(both("connected 1", "disconnect")), session);
     second.close(1000, "");
-    next(both("disconnected", "disconnect"));
+    // The key of a text that the editor translates.
+    next(both("common.status.disconnected", "disconnect"));
 }
 
 #[test]
@@ -662,6 +663,10 @@ fn every_client_gets_1001_when_the_host_stops_even_one_that_never_reads() {
     let host = Host::run(&echo());
     let mut clients: Vec<Client> = (0..10).map(|_| host.connect("/ws")).collect();
     let _silent = RawPeer::websocket(host.address(), "/ws");
+    for client in &mut clients {
+        client.send_text("here");
+        assert_eq!(client.recv_text(), "here");
+    }
     host.signal(Signal::INT);
     for client in &mut clients {
         assert_eq!(client.recv_close(), 1001);

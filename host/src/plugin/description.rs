@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_bad_description_is_refused_with_the_reason() {
-        let cases: [(fn(&mut serde_json::Value), &str); 8] = [
+        type Change = fn(&mut serde_json::Value);
+        let cases: [(Change, &str); 8] = [
             (|json| *json = serde_json::Value::Null, "panicked"),
             (|json| *json = serde_json::json!([]), ""),
             (|json| json["name"] = "".into(), "name is empty"),

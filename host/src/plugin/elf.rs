@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_library_is_named_as_such() {
-        let cases: [(&[u8], fn(&Refusal) -> bool); 4] = [
+        type Expected = fn(&Refusal) -> bool;
+        let cases: [(&[u8], Expected); 4] = [
             (b"", |refusal| *refusal == Refusal::Empty),
             (b"[{\"id\":\"1\"}]", |refusal| matches!(refusal, Refusal::NotALibrary(_))),
             (b"!<arch>\nsome object files", |refusal| matches!(refusal, Refusal::NotALibrary(_))),

@@ -48,7 +48,7 @@ pub use discovery::{Candidate, discover, is_library_name};
 pub use error::{PluginError, Refusal};
 pub use library::{live_generations, wait_for_unloads};
 pub use probe::probe_main;
-pub use slot::{TokioSlot, WakerSlot, next_task_id, with_task};
+pub use slot::{TokioSlot, WakerList, WakerSlot, next_task_id, with_task};
 pub use staging::remove_staging_folder;
 pub use tls::thread_stops;
 pub use transport::{PluginStream, host_future, timer};
@@ -176,6 +176,8 @@ pub fn load(file: &Path, settings: &LoadSettings) -> Result<Loaded, PluginError>
     let named = |refusal| refused(naming_the_original(refusal, &staged.path, file));
     let probe_exe = match &settings.probe_exe {
         Some(exe) => exe.clone(),
+        // This very program, even if its file has been replaced since it was started.
+        None if cfg!(target_os = "linux") => PathBuf::from("/proc/self/exe"),
         None => std::env::current_exe().map_err(|error| refused(Refusal::Probe(error.to_string())))?,
     };
     probe::try_in_child(&probe_exe, &staged.path, settings.probe_deadline).map_err(named)?;

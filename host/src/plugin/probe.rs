@@ -157,9 +157,7 @@ fn last_words(text: &str) -> String {
 /// Adds the child's last words where they say more than the refusal does.
 fn with_words(refusal: Refusal, said: &str) -> Refusal {
     match refusal {
-        Refusal::Root(text) if !said.is_empty() => {
-            Refusal::Root(format!("{text}; it said: {said}"))
-        }
+        Refusal::Root(text) if !said.is_empty() => Refusal::Root(format!("{text}; it said: {said}")),
         refusal => refusal,
     }
 }

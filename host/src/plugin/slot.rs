@@ -11,11 +11,13 @@
 
 use std::{
     cell::Cell,
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
 };
 
 use flowbay_abi::waker::{CallerWaker, WakerKey};
@@ -112,6 +114,85 @@ impl WakerSlot {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Held>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakers of any number of tasks that wait for one and the same thing of the host's.
+///
+/// To wait: [`register`](Self::register), then look again whether it has happened meanwhile. A task that is dropped
+/// while it waits cannot say so; when wakers pile up, all are woken now and then, and those who still wait come back.
+#[derive(Default)]
+pub struct WakerList {
+    /// As a [`WakerSlot`]'s: never locked while plugin code runs.
+    held: Mutex<Listed>,
+}
+
+#[derive(Default)]
+struct Listed {
+    /// By task, identity, and a number that tells those apart whose task is not known.
+    wakers: HashMap<(u64, WakerKey, u64), Held>,
+    unknown: u64,
+    swept: Option<Instant>,
+}
+
+/// So many wakers in a list are too many to be kept without asking whether somebody still waits.
+const SWEEP_FROM: usize = 256;
+/// How often that is asked: what piles up meanwhile is bounded by how fast tasks come and go.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+impl WakerList {
+    /// Keeps the caller's waker, of the plugin `keep`, until the next [`wake_all`](Self::wake_all).
+    pub fn register(&self, caller: &mut CallerWaker<'_, '_>, keep: &Arc<Plugin>) {
+        let (task, key) = (TASK.get(), caller.key());
+        if task != NO_TASK && self.lock().wakers.contains_key(&(task, key, 0)) {
+            return;
+        }
+        // Outside of the lock: plugin code.
+        let held = Held { task, key, waker: caller.to_waker(), _plugin: keep.clone() };
+        let (replaced, crowd) = {
+            let mut listed = self.lock();
+            let crowd = listed.crowd();
+            let number = if task == NO_TASK {
+                listed.unknown += 1;
+                listed.unknown
+            } else {
+                0
+            };
+            (listed.wakers.insert((task, key, number), held), crowd)
+        };
+        drop(replaced);
+        wake(crowd);
+    }
+
+    /// Wakes everybody and forgets them.
+    pub fn wake_all(&self) {
+        let wakers = std::mem::take(&mut self.lock().wakers);
+        wake(wakers);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Listed> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listed {
+    /// Takes all wakers when there are many and have been for a while.
+    fn crowd(&mut self) -> HashMap<(u64, WakerKey, u64), Held> {
+        if self.wakers.len() < SWEEP_FROM {
+            return HashMap::new();
+        }
+        let now = Instant::now();
+        if self.swept.is_some_and(|swept| now.duration_since(swept) < SWEEP_EVERY) {
+            return HashMap::new();
+        }
+        self.swept = Some(now);
+        std::mem::take(&mut self.wakers)
+    }
+}
+
+fn wake(wakers: HashMap<(u64, WakerKey, u64), Held>) {
+    for held in wakers.into_values() {
+        held.waker.wake_by_ref();
     }
 }
 
@@ -321,6 +402,45 @@ mod tests {
         polled_by(&counter.clone().into(), 1, move |caller| same.poll(caller, &plugin, |_| Poll::Ready(())));
         slot.shared.0.wake();
         assert_eq!(counter.wakes(), 0);
+    }
+
+    fn list(list: &Arc<WakerList>, waker: &Waker, task: u64) {
+        let (list, plugin) = (list.clone(), Plugin::for_test());
+        polled_by(waker, task, move |caller| {
+            list.register(caller, &plugin);
+            Poll::Pending
+        });
+    }
+
+    #[test]
+    fn all_who_wait_in_a_list_are_woken_once_each() {
+        let (one, other) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let (one_waker, other_waker): (Waker, Waker) = (one.clone().into(), other.clone().into());
+        let waiting = Arc::new(WakerList::default());
+        for _ in 0..3 {
+            list(&waiting, &one_waker, 1);
+            list(&waiting, &other_waker, 2);
+        }
+        waiting.wake_all();
+        waiting.wake_all();
+        assert_eq!((one.wakes(), other.wakes()), (1, 1));
+        assert_eq!(Arc::strong_count(&one), 2, "the list holds nothing any more");
+        // Whose wakers these are is not known, so none replaces another.
+        list(&waiting, &one_waker, NO_TASK);
+        list(&waiting, &one_waker, NO_TASK);
+        waiting.wake_all();
+        assert_eq!(one.wakes(), 3);
+    }
+
+    #[test]
+    fn wakers_of_tasks_that_are_gone_do_not_pile_up() {
+        let waiting = Arc::new(WakerList::default());
+        let counter = Arc::new(Counter::default());
+        for task in 1..=SWEEP_FROM as u64 + 1 {
+            list(&waiting, &counter.clone().into(), task);
+        }
+        assert_eq!(counter.wakes(), SWEEP_FROM, "asked whether they still wait");
+        assert_eq!(waiting.lock().wakers.len(), 1, "who came last");
     }
 
     #[test]

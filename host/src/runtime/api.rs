@@ -176,7 +176,8 @@ impl HostApi for NodeHost {
 
     fn attach(&self, io: HostIo, state: Value) -> Result<Str, NodeError> {
         let instance = self.cell.instance().ok_or_else(|| NodeError::new("the node is closed"))?;
-        self.cell.serve(&instance, io, state)
+        let open = self.cell.open_session(&instance);
+        self.cell.serve(&instance, open, io, state)
     }
 
     fn session_send(&self, id: &str, value: Value) -> Queued {
@@ -219,12 +220,16 @@ impl HostApi for NodeHost {
             "admin" => request(Access::Admin)?,
             other => return Err(NodeError::new(format!("there is no kind of route called {other}"))),
         };
-        self.cell
-            .shared()
-            .routes
+        let routes = &self.cell.shared().routes;
+        let route = routes
             .add(self.cell.id(), path, handler)
-            .map(drop)
-            .map_err(|taken| NodeError::new(taken.to_string()).with_code("ROUTE_TAKEN"))
+            .map_err(|taken| NodeError::new(taken.to_string()).with_code("ROUTE_TAKEN"))?;
+        // Code that was left behind when the node was closed must not get a route that nobody takes away.
+        if self.cell.is_closed() {
+            routes.remove(route);
+            return Err(NodeError::new("the node is closed"));
+        }
+        Ok(())
     }
 
     fn answer_upgrade(&self, ticket: u64, answer: Value) {

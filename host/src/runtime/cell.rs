@@ -1,7 +1,10 @@
 //! One node of the running flows, as the host keeps it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,11 +21,15 @@ use super::{
     Shared, drain, events,
     events::{EventTargets, InstanceStatus},
     mailbox::{Delivery, Mailbox, Refused},
-    pressure::Gate,
+    pressure::{Gate, Sources, Upstream},
     sessions::{Session, Sessions},
     tasks::{Polled, Tasks},
 };
-use crate::{flow::GraphNode, ids::new_id, plugin::Plugin};
+use crate::{
+    flow::{GraphNode, Role},
+    ids::new_id,
+    plugin::{Plugin, with_task},
+};
 
 /// A plugin's node and the generation it belongs to. The node goes before the reference on its library: field order
 /// matters.
@@ -31,6 +38,13 @@ pub struct Instance {
     pub node: AbiNode,
     /// The library behind it.
     pub plugin: Arc<Plugin>,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The node's own drop follows, on whatever thread this is: its thread-local values must be seen to.
+        with_task(drain::NO_TASK, || ());
+    }
 }
 
 /// Where a node's messages go.
@@ -57,9 +71,10 @@ pub struct NodeCell {
     mailbox: Mutex<Mailbox>,
     pub(super) wires: ArcSwap<Wires>,
     pub(super) targets: ArcSwap<EventTargets>,
-    /// The sources that can reach this node.
-    pub(super) upstream: ArcSwap<Vec<Arc<NodeCell>>>,
+    upstream: Upstream,
     instance: ArcSwapOption<Instance>,
+    /// It is being closed, or is.
+    closed: AtomicBool,
     pub(super) gate: Gate,
     pub(super) sessions: Sessions,
     tasks: Arc<Tasks>,
@@ -76,8 +91,9 @@ impl NodeCell {
             mailbox: Mutex::default(),
             wires: ArcSwap::default(),
             targets: ArcSwap::default(),
-            upstream: ArcSwap::default(),
+            upstream: Upstream::default(),
             instance: ArcSwapOption::empty(),
+            closed: AtomicBool::new(false),
             gate: Gate::default(),
             sessions: Sessions::default(),
             tasks: Arc::default(),
@@ -104,6 +120,11 @@ impl NodeCell {
         self.instance.load_full()
     }
 
+    /// Whether it is closed or about to be.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Puts a node behind the cell and begins to accept messages.
     pub fn open(&self, instance: Instance) {
         self.instance.store(Some(Arc::new(instance)));
@@ -112,20 +133,20 @@ impl NodeCell {
 
     /// Queues a message for the node.
     pub fn deliver(self: &Arc<Self>, msg: Msg, via: Via) {
-        // A refused message is dropped by `push`; what its Catch nodes are told needs it.
-        let copy = self.targets.load().wants_errors().then(|| msg.clone());
+        // A refused message is dropped by `push`; what its Catch nodes are told needs it. What a Catch node refuses is
+        // told to nobody: two that are full would tell each other for ever.
+        let told = self.graph_node.role != Role::Catch && self.targets.load().wants_errors();
+        let copy = told.then(|| msg.clone());
         let pushed = self.lock().push(Delivery { msg, via }, &self.shared.marks, self.concurrency);
         if pushed.congested {
-            for source in self.upstream.load().iter() {
-                source.gate.block();
-            }
+            self.hold_sources();
         }
         if pushed.schedule {
             drain::schedule(self.clone());
         }
         match pushed.refused {
             None | Some(Refused::Closed) => {}
-            Some(why) => events::refused(self, why, copy),
+            Some(why) => events::refused(self, why, pushed.first_refused, copy),
         }
     }
 
@@ -159,14 +180,13 @@ impl NodeCell {
     /// Gives the node up to `turn` of its messages; how many, and whether it wants another turn.
     pub fn run(self: &Arc<Self>, turn: usize) -> (usize, bool) {
         let Some(instance) = self.instance() else {
-            // Closed between being scheduled and its turn.
-            drop(self.lock().close());
+            // Closed between being scheduled and its turn; `close` has emptied the mailbox.
             return (0, false);
         };
         for ran in 0..turn {
             let (delivery, release) = self.lock().take(&self.shared.marks, self.concurrency);
             if release {
-                self.release_sources();
+                self.hold_sources();
             }
             match delivery {
                 Some(delivery) => self.hand(&instance, delivery),
@@ -222,22 +242,31 @@ impl NodeCell {
         self.tasks.spawn(&self.shared.tokio, Polled::new(future, plugin));
     }
 
-    /// Gives a connection to the node, with a new session. Returns the session's id.
+    /// Opens a session for a connection that code of `instance` is to serve.
+    ///
+    /// From now on what is sent to the session waits in its queue; it ends with what is returned.
+    pub fn open_session(self: &Arc<Self>, instance: &Instance) -> OpenSession {
+        let session = self.sessions.open(self.shared.queue_limits, instance.plugin.clone());
+        OpenSession { cell: self.clone(), session }
+    }
+
+    /// Gives a connection to the node, with its session. Returns the session's id.
     ///
     /// # Errors
     /// The node is closed, or panicked.
     pub fn serve(
         self: &Arc<Self>,
         instance: &Arc<Instance>,
+        open: OpenSession,
         io: HostIo,
         state: Value,
     ) -> Result<Str, NodeError> {
         let plugin = instance.plugin.clone();
-        let session = self.sessions.open(self.shared.queue_limits, plugin.clone());
+        let session = open.session.clone();
         let id = flowbay_abi::io::HostSessionApi::id(&*session);
-        let open = OpenSession { cell: self.clone(), session: session.clone() };
         let connection = Connection { io, session: HostSession::new(session), state };
-        let future = Polled::new(instance.node.on_connection(connection)?, plugin);
+        let future = with_task(drain::NO_TASK, || instance.node.on_connection(connection))?;
+        let future = Polled::new(future, plugin);
         let spawned = self.tasks.spawn(&self.shared.tokio, async move {
             let open = open;
             if let ConnectionEnd::HandOver { .. } = future.await {
@@ -249,9 +278,11 @@ impl NodeCell {
 
     /// Stops the node: tells it, waits for it up to `patience`, then ends its tasks and lets go of it.
     pub async fn close(self: Arc<Self>, removed: bool, patience: Duration) {
+        self.closed.store(true, Ordering::SeqCst);
         self.shared.routes.remove_owner(self.id());
         if let Some(instance) = self.instance() {
-            let closing = match instance.node.on_close(removed) {
+            let called = drain::scope(|| with_task(drain::NO_TASK, || instance.node.on_close(removed)));
+            let closing = match called {
                 Ok(future) => {
                     tokio::time::timeout(patience, Polled::new(future, instance.plugin.clone())).await.is_ok()
                 }
@@ -264,27 +295,28 @@ impl NodeCell {
                 events::log_error(&self, &NodeError::new("Error stopping node: Close timed out"));
             }
         }
-        let (left, held_sources) = self.lock().close();
-        if held_sources {
-            self.release_sources();
-        }
+        let left = self.lock().close();
         drop(left);
+        self.hold_sources();
         self.sessions.close_all();
         if !self.tasks.end(TASKS_END_PATIENCE).await {
             tracing::warn!(node = %self.id(), r#type = %self.graph_node.node_type, "a task of the node does not end; left behind");
         }
-        self.gate.clear();
+        self.gate.close();
         self.instance.store(None);
         self.wires.store(Arc::default());
         self.targets.store(Arc::default());
-        self.upstream.store(Arc::default());
+        self.set_upstream(Arc::default());
     }
 
-    /// Lets the sources upstream go on.
-    fn release_sources(&self) {
-        for source in self.upstream.load().iter() {
-            source.gate.unblock();
-        }
+    /// These are the sources that can reach this node from now on.
+    pub fn set_upstream(&self, sources: Sources) {
+        self.upstream.replace(sources, || self.lock().holds_sources());
+    }
+
+    /// Holds the sources upstream, or lets them go, as the mailbox wants it now.
+    fn hold_sources(&self) {
+        self.upstream.hold_while(|| self.lock().holds_sources());
     }
 
     /// What the watch compares: messages taken so far, when the mailbox is congested and the node not given up.
@@ -292,14 +324,17 @@ impl NodeCell {
         self.lock().congested_at()
     }
 
-    /// No progress past the stall deadline: refuse beyond the mark, let the sources go on.
-    pub fn give_up(self: &Arc<Self>) {
+    /// No progress past the stall deadline: refuse beyond the mark, let the sources go on. Nothing when it has taken
+    /// messages since `congested_at` said so many.
+    pub fn give_up(&self, taken: u64) {
         let waiting = {
             let mut mailbox = self.lock();
-            mailbox.give_up();
+            if !mailbox.give_up(taken) {
+                return;
+            }
             mailbox.len()
         };
-        self.release_sources();
+        self.hold_sources();
         tracing::warn!(
             node = %self.id(), r#type = %self.graph_node.node_type, waiting,
             "the node is stuck: it has finished no message for {} ms; more are refused until it goes on",
@@ -320,10 +355,17 @@ impl NodeCell {
 /// How long an aborted task may take to be dropped: it only has to reach the end of its poll.
 const TASKS_END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Ends the session with its connection, however that ends.
-struct OpenSession {
+/// A session that lasts as long as this: it ends with its connection, however that ends.
+pub struct OpenSession {
     cell: Arc<NodeCell>,
     session: Arc<Session>,
+}
+
+impl OpenSession {
+    /// Whether it was opened for the code of `instance`.
+    pub fn is_for(&self, instance: &Instance) -> bool {
+        self.session.is_served_by(&instance.plugin)
+    }
 }
 
 impl Drop for OpenSession {

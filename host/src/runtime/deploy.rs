@@ -91,14 +91,23 @@ fn close(shared: &Shared, cells: Vec<(Arc<NodeCell>, bool)>, patience: Duration)
             deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500).min(patience));
         let closing: Vec<_> = batch
             .into_iter()
-            .map(|(cell, removed)| shared.tokio.spawn(cell.close(removed, patience)))
+            .map(|(cell, removed)| (cell.clone(), shared.tokio.spawn(cell.close(removed, patience))))
             .collect();
-        shared.tokio.block_on(async {
-            for task in closing {
-                // Its own deadline bounds it, unless the plugin blocks the thread that it runs on.
-                let _ = tokio::time::timeout(patience + Duration::from_secs(2), task).await;
+        // Each has its own deadline, which holds unless plugins block the threads that they all run on.
+        let over = tokio::time::Instant::now() + patience + Duration::from_secs(2);
+        let wait = async {
+            for (cell, task) in closing {
+                if tokio::time::timeout_at(over, task).await.is_err() {
+                    let text = "Error stopping node: it, or another one, keeps the thread; left behind";
+                    events::log_error(&cell, &NodeError::new(text));
+                }
             }
-        });
+        };
+        // For the same reason with a timer of this thread's own.
+        match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(own) => own.block_on(wait),
+            Err(_) => shared.tokio.block_on(wait),
+        }
     }
 }
 
@@ -221,13 +230,9 @@ fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &HashMap<&str, Vec<A
     let sources: Vec<Arc<NodeCell>> = nodes.values().filter(|cell| cell.is_source).cloned().collect();
     let all_edges: usize = edges.values().map(Vec::len).sum();
     if sources.len().saturating_mul(all_edges) > MAX_REACH_STEPS {
-        let congested = nodes.values().filter(|cell| cell.congested_at().is_some()).count();
-        for source in &sources {
-            source.gate.reset(congested);
-        }
         let sources = Arc::new(sources);
         for cell in nodes.values() {
-            cell.upstream.store(sources.clone());
+            cell.set_upstream(sources.clone());
         }
         return;
     }
@@ -249,20 +254,8 @@ fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &HashMap<&str, Vec<A
             upstream.entry(id).or_default().push(source.clone());
         }
     }
-    let mut congested: HashMap<&str, usize> = HashMap::new();
     for (id, cell) in nodes {
-        let sources = upstream.remove(id.as_str()).unwrap_or_default();
-        if cell.congested_at().is_some() {
-            for source in &sources {
-                if let Some((id, _)) = nodes.get_key_value(source.id()) {
-                    *congested.entry(id).or_default() += 1;
-                }
-            }
-        }
-        cell.upstream.store(Arc::new(sources));
-    }
-    for source in &sources {
-        source.gate.reset(congested.get(source.id()).copied().unwrap_or(0));
+        cell.set_upstream(Arc::new(upstream.remove(id.as_str()).unwrap_or_default()));
     }
 }
 

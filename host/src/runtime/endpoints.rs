@@ -22,7 +22,7 @@ use crate::{
         BoxFuture, HostStream, HttpRequest, HttpResponse, RequestHandler, UpgradeAnswer, UpgradeHandler,
         UpgradeRequest,
     },
-    plugin::PluginStream,
+    plugin::{PluginStream, with_task},
 };
 
 /// Upgrades whose answer was put off.
@@ -83,7 +83,11 @@ async fn upgrade(cell: Weak<NodeCell>, request: UpgradeRequest) -> UpgradeAnswer
     let Some(instance) = cell.instance() else { return refuse(StatusCode::NOT_FOUND) };
     let mut ticket = cell.shared().tickets.issue();
     let request = upgrade_value(&request);
-    let answered = drain::scope(|| instance.node.on_upgrade(request.clone(), ticket.number));
+    let answered = drain::scope(|| {
+        with_task(drain::NO_TASK, || instance.node.on_upgrade(request.clone(), ticket.number))
+    });
+    // While the answer is put off, the node may be closed or replaced.
+    drop(instance);
     let mut answer = match answered {
         Ok(answer) => answer,
         Err(error) => {
@@ -111,6 +115,10 @@ async fn upgrade(cell: Weak<NodeCell>, request: UpgradeRequest) -> UpgradeAnswer
     let protocol = answer.get("protocol").and_then(Value::as_str).map(str::to_owned);
     let headers = headers_of(&answer);
     let chosen = protocol.clone();
+    // Before the client can know that it is connected: what is sent to all from then on is for it too.
+    let Some(instance) = cell.instance() else { return refuse(StatusCode::SERVICE_UNAVAILABLE) };
+    let open = cell.open_session(&instance);
+    drop(instance);
     let on_stream = Box::new(move |stream: HostStream, leftover: Bytes| {
         let state = Value::Object(Object::from_iter([
             ("request", request),
@@ -119,8 +127,9 @@ async fn upgrade(cell: Weak<NodeCell>, request: UpgradeRequest) -> UpgradeAnswer
         ]));
         // The node may have been restarted since it answered.
         let Some(instance) = cell.instance() else { return };
+        let open = if open.is_for(&instance) { open } else { cell.open_session(&instance) };
         let io = HostIo::new(PluginStream::new(stream, instance.plugin.clone()));
-        if let Err(error) = drain::scope(|| cell.serve(&instance, io, state)) {
+        if let Err(error) = drain::scope(|| cell.serve(&instance, open, io, state)) {
             events::log_error(&cell, &error);
         }
     });
@@ -138,7 +147,8 @@ async fn answer(cell: Weak<NodeCell>, request: HttpRequest) -> HttpResponse {
         ("body", Value::Bytes(Blob::from(&request.body[..]))),
         ("remote", Value::from(request.remote.to_string())),
     ]));
-    let future = match instance.node.on_request(request) {
+    let called = drain::scope(|| with_task(drain::NO_TASK, || instance.node.on_request(request)));
+    let future = match called {
         Ok(future) => Polled::new(future, instance.plugin.clone()),
         Err(error) => {
             events::log_error(&cell, &error);

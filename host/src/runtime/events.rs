@@ -10,7 +10,8 @@ use flowbay_abi::{
 use super::{cell::NodeCell, mailbox::Refused};
 use crate::ids::new_id;
 
-/// A message that its own error handling has sent back this often is only logged: Node-RED's limit.
+/// An error that would be the one of this number from the same node on the same message is only logged: Node-RED's
+/// limit. Catch nodes see the nine before.
 const MAX_CATCHES: i64 = 10;
 
 /// The catch, status and complete nodes that hear of a node, in order.
@@ -63,8 +64,8 @@ fn error_message(cell: &NodeCell, error: &NodeError, mut msg: Msg) -> Option<Msg
         .and_then(|source| source.get("count"))
         .and_then(Value::as_i64)
         .unwrap_or(0)
-        + 1;
-    if count > MAX_CATCHES {
+        .saturating_add(1);
+    if count >= MAX_CATCHES {
         return None;
     }
     let mut source = source(cell);
@@ -91,14 +92,14 @@ pub fn log_error(cell: &NodeCell, error: &NodeError) {
 }
 
 /// A mailbox took no message.
-pub fn refused(cell: &Arc<NodeCell>, why: Refused, msg: Option<Msg>) {
+pub fn refused(cell: &Arc<NodeCell>, why: Refused, first: bool, msg: Option<Msg>) {
     let (text, code) = match why {
         Refused::Closed => return,
         Refused::Stuck => ("message refused: the node is stuck and its mailbox is full", "STUCK"),
         Refused::Cap => ("message refused: the node's mailbox has reached its limit", "MAILBOX_FULL"),
     };
-    // The first of a series says it in the log; each goes to Catch nodes. A catch node that is full itself has none.
-    if cell.refused() == 1 {
+    // The first of a series says it in the log; each goes to Catch nodes.
+    if first {
         tracing::warn!(node = %cell.id(), r#type = %cell.graph_node.node_type, "{text}; further ones are only counted");
     }
     if msg.is_some() {

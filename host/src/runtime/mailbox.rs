@@ -28,6 +28,8 @@ pub struct Marks {
 pub struct Pushed {
     /// The message was not taken.
     pub refused: Option<Refused>,
+    /// It is the first of a series that is not taken: worth a line in the log.
+    pub first_refused: bool,
     /// The node must be put on a run list.
     pub schedule: bool,
     /// The mailbox just passed its mark: hold the sources.
@@ -64,6 +66,8 @@ pub struct Mailbox {
     taken: u64,
     /// Messages refused so far.
     refused: u64,
+    /// Some were, since the mailbox was last at half its mark.
+    refusing: bool,
 }
 
 impl Mailbox {
@@ -72,14 +76,14 @@ impl Mailbox {
         self.open = true;
     }
 
-    /// Stops accepting; what waits is returned, to be dropped outside the lock. True when the mailbox was congested:
-    /// release the sources.
-    pub fn close(&mut self) -> (VecDeque<Delivery>, bool) {
+    /// Stops accepting; what waits is returned, to be dropped outside the lock. It is not congested any more: release
+    /// the sources.
+    pub fn close(&mut self) -> VecDeque<Delivery> {
         self.open = false;
         self.bytes = 0;
-        let held_sources = self.congested && !self.stuck;
         self.congested = false;
-        (std::mem::take(&mut self.queue), held_sources)
+        self.stuck = false;
+        std::mem::take(&mut self.queue)
     }
 
     /// Puts a message at the end.
@@ -95,7 +99,9 @@ impl Mailbox {
         };
         if refused.is_some() {
             self.refused += 1;
-            return Pushed { refused, ..Pushed::default() };
+            let first_refused = !self.refusing;
+            self.refusing = true;
+            return Pushed { refused, first_refused, ..Pushed::default() };
         }
         self.bytes += size(&delivery);
         self.queue.push_back(delivery);
@@ -103,11 +109,11 @@ impl Mailbox {
         self.congested |= congested;
         let schedule = !self.scheduled && self.may_take(concurrency);
         self.scheduled |= schedule;
-        Pushed { refused: None, schedule, congested }
+        Pushed { schedule, congested, ..Pushed::default() }
     }
 
-    /// Takes the first message for a runner; `None` ends the run. True: the mailbox is back below half its mark,
-    /// release the sources.
+    /// Takes the first message for a runner; `None` ends the run. True: the mailbox is back at half its mark, release
+    /// the sources.
     pub fn take(&mut self, marks: &Marks, concurrency: usize) -> (Option<Delivery>, bool) {
         if !self.may_take(concurrency) {
             self.scheduled = false;
@@ -122,12 +128,12 @@ impl Mailbox {
         };
         self.bytes = self.bytes.saturating_sub(size(&delivery));
         self.taken += 1;
-        let mut release = false;
-        if self.congested && self.queue.len() <= marks.mark / 2 && self.bytes <= marks.mark_bytes / 2 {
+        let release =
+            self.congested && self.queue.len() <= marks.mark / 2 && self.bytes <= marks.mark_bytes / 2;
+        if release {
             self.congested = false;
-            // While stuck the sources were let go already.
-            release = !self.stuck;
             self.stuck = false;
+            self.refusing = false;
         }
         (Some(delivery), release)
     }
@@ -145,14 +151,22 @@ impl Mailbox {
         schedule
     }
 
-    /// How many messages were taken, when the mailbox is congested and not yet given up: what the watch compares.
-    pub fn congested_at(&self) -> Option<u64> {
-        (self.congested && !self.stuck).then_some(self.taken)
+    /// Whether the sources upstream are to wait. They need not for a node that was given up.
+    pub fn holds_sources(&self) -> bool {
+        self.congested && !self.stuck
     }
 
-    /// Gives the node up as stuck until it takes messages again; the sources are to be let go.
-    pub fn give_up(&mut self) {
-        self.stuck = true;
+    /// How many messages were taken, when the mailbox is congested and not yet given up: what the watch compares.
+    pub fn congested_at(&self) -> Option<u64> {
+        self.holds_sources().then_some(self.taken)
+    }
+
+    /// Gives the node up as stuck until it takes messages again; the sources are to be let go. False, and nothing
+    /// done, when it has taken one since `congested_at` said so many.
+    pub fn give_up(&mut self, taken: u64) -> bool {
+        let stuck = self.congested_at() == Some(taken);
+        self.stuck |= stuck;
+        stuck
     }
 
     /// Messages that wait.
@@ -233,7 +247,9 @@ mod tests {
             assert_eq!(mailbox.push(delivery(n), &MARKS, 1).refused, None);
         }
         assert_eq!(mailbox.push(delivery(8), &MARKS, 1).refused, Some(Refused::Cap));
-        mailbox.give_up();
+        assert!(!mailbox.give_up(5), "it has taken messages meanwhile");
+        assert!(mailbox.give_up(0));
+        assert!(!mailbox.holds_sources());
         mailbox.take(&MARKS, 1);
         assert_eq!(mailbox.push(delivery(9), &MARKS, 1).refused, Some(Refused::Stuck));
         assert_eq!(mailbox.refused(), 2);
@@ -248,7 +264,7 @@ mod tests {
     fn a_closed_mailbox_swallows_messages() {
         let mut mailbox = open();
         mailbox.push(delivery(1), &MARKS, 1);
-        let (left, _) = mailbox.close();
+        let left = mailbox.close();
         assert_eq!(left.len(), 1);
         assert_eq!(mailbox.push(delivery(2), &MARKS, 1).refused, Some(Refused::Closed));
     }

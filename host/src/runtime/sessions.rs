@@ -47,33 +47,35 @@ struct Queue {
 }
 
 impl Session {
-    fn push(&self, value: Value) -> Queued {
+    /// Puts a value into the queue; true when the connection must be woken, which is for the caller to do once it
+    /// holds no lock: waking runs plugin code.
+    fn push(&self, value: Value) -> (Queued, bool) {
         let size = size(&value);
-        let was_empty = {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.closed {
-                return Queued::NoSession;
-            }
-            // One value always fits, however large: the largest message must be sendable.
-            let full = !queue.values.is_empty()
-                && (queue.values.len() >= self.limits.values
-                    || self.bytes.load(Ordering::Relaxed) + size > self.limits.bytes);
-            if full {
-                queue.closed = true;
-                queue.values = VecDeque::new();
-                drop(queue);
-                self.slot.wake();
-                return Queued::Overflow;
-            }
-            let was_empty = queue.values.is_empty();
-            queue.values.push_back(value);
-            self.bytes.fetch_add(size, Ordering::Relaxed);
-            was_empty
-        };
-        if was_empty {
-            self.slot.wake();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return (Queued::NoSession, false);
         }
-        Queued::Yes
+        // One value always fits, however large: the largest message must be sendable.
+        let full = !queue.values.is_empty()
+            && (queue.values.len() >= self.limits.values
+                || self.bytes.load(Ordering::Relaxed) + size > self.limits.bytes);
+        if full {
+            queue.closed = true;
+            let left = std::mem::take(&mut queue.values);
+            self.bytes.store(0, Ordering::Relaxed);
+            drop(queue);
+            drop(left);
+            return (Queued::Overflow, true);
+        }
+        let was_empty = queue.values.is_empty();
+        queue.values.push_back(value);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        (Queued::Yes, was_empty)
+    }
+
+    /// Whether code of `plugin` serves its connection.
+    pub fn is_served_by(&self, plugin: &Arc<Plugin>) -> bool {
+        Arc::ptr_eq(&self.plugin, plugin)
     }
 
     /// Ends the session: its connection is told, once it has taken what waits.
@@ -168,12 +170,13 @@ impl Sessions {
 
     /// Queues a value for one session.
     pub fn send(&self, id: &str, value: Value) -> Queued {
-        let queued = match self.read().get(id) {
-            Some(session) => session.push(value),
-            None => return Queued::NoSession,
-        };
+        let Some(session) = self.read().get(id).cloned() else { return Queued::NoSession };
+        let (queued, wake) = session.push(value);
         if queued == Queued::Overflow {
             self.write().remove(id);
+        }
+        if wake {
+            session.slot.wake();
         }
         queued
     }
@@ -182,12 +185,20 @@ impl Sessions {
     pub fn broadcast(&self, value: &Value) -> (u64, Vec<Str>) {
         let mut queued = 0;
         let mut overflowed = Vec::new();
+        let mut waiting = Vec::new();
         for session in self.read().values() {
-            match session.push(value.clone()) {
+            let (what, wake) = session.push(value.clone());
+            match what {
                 Queued::Yes => queued += 1,
                 Queued::NoSession => {}
                 Queued::Overflow => overflowed.push(session.id.clone()),
             }
+            if wake {
+                waiting.push(session.clone());
+            }
+        }
+        for session in waiting {
+            session.slot.wake();
         }
         if !overflowed.is_empty() {
             let mut by_id = self.write();

@@ -19,14 +19,15 @@ use crate::plugin::{Plugin, next_task_id, with_task};
 ///
 /// The future is dropped before the reference on its library: field order matters.
 pub struct Polled<T> {
-    future: FfiFuture<T>,
+    /// `None` once dropped.
+    future: Option<FfiFuture<T>>,
     task: u64,
     _plugin: Arc<Plugin>,
 }
 
 impl<T> Polled<T> {
     pub fn new(future: FfiFuture<T>, plugin: Arc<Plugin>) -> Self {
-        Self { future, task: next_task_id(), _plugin: plugin }
+        Self { future: Some(future), task: next_task_id(), _plugin: plugin }
     }
 }
 
@@ -35,7 +36,15 @@ impl<T> Future for Polled<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let task = self.task;
-        drain::scope(|| with_task(task, || Pin::new(&mut self.future).poll(cx)))
+        let Some(future) = &mut self.future else { return Poll::Pending };
+        drain::scope(|| with_task(task, || Pin::new(future).poll(cx)))
+    }
+}
+
+impl<T> Drop for Polled<T> {
+    fn drop(&mut self) {
+        // Plugin code runs here too, and on a thread that has perhaps run none before.
+        with_task(drain::NO_TASK, || self.future = None);
     }
 }
 

@@ -22,27 +22,18 @@ pub async fn watch(shared: Weak<Shared>, stall_deadline: Duration) {
 
 fn look(shared: &Arc<Shared>, stall_deadline: Duration, seen: &mut HashMap<String, (u64, Instant)>) {
     let now = Instant::now();
-    let cells = shared.cells();
-    let mut any_congested = false;
     let mut still = HashMap::new();
-    for cell in &cells {
+    for cell in shared.cells() {
         let Some(taken) = cell.congested_at() else { continue };
         let since = match seen.get(cell.id()) {
             Some((before, since)) if *before == taken => *since,
             _ => now,
         };
         if now.duration_since(since) >= stall_deadline {
-            cell.give_up();
+            cell.give_up(taken);
         } else {
-            any_congested = true;
             still.insert(cell.id().to_owned(), (taken, since));
         }
     }
     *seen = still;
-    // Counts of congested nodes can be off by one after the wires changed under load; with none left, none counts.
-    if !any_congested {
-        for cell in cells.iter().filter(|cell| cell.is_source) {
-            cell.gate.settle();
-        }
-    }
 }

@@ -119,20 +119,23 @@ fn nodes_are_created_by_type_and_errors_and_panics_in_constructors_are_errors() 
     assert!(error.message.contains("no-such-type"), "{error}");
 }
 
+/// Whether it is the refusal that is expected.
+type Expected = fn(&Refusal) -> bool;
+
 /// The refusal of each fixture, and words that its text must have beside the file's name.
-fn refusals() -> [(&'static str, fn(&Refusal) -> bool, &'static [&'static str]); 8] {
-    [
-        ("not_a_plugin", |it| *it == Refusal::NotAPlugin, &["not a Flowbay plugin"]),
-        ("old_abi", |it| matches!(it, Refusal::AbiVersion { .. }), &["ABI 0.9.0", "ABI 1."]),
-        ("new_abi", |it| matches!(it, Refusal::AbiVersion { .. }), &["ABI 2.0.0", "ABI 1."]),
-        ("wrong_layout", |it| matches!(it, Refusal::Layout { .. }), &["types differ", "ABI 1."]),
-        ("panics_on_load", |it| matches!(it, Refusal::Root(_)), &["panicked", "no root today"]),
-        ("panics_in_describe", |it| matches!(it, Refusal::Description(_)), &["panicked"]),
-        ("exits_on_load", |it| matches!(it, Refusal::Crashed { .. }), &["exit code 3"]),
+fn refusals() -> Vec<(&'static str, Expected, Vec<&'static str>)> {
+    vec![
+        ("not_a_plugin", |it| *it == Refusal::NotAPlugin, vec!["not a Flowbay plugin"]),
+        ("old_abi", |it| matches!(it, Refusal::AbiVersion { .. }), vec!["ABI 0.9.0", "ABI 1."]),
+        ("new_abi", |it| matches!(it, Refusal::AbiVersion { .. }), vec!["ABI 2.0.0", "ABI 1."]),
+        ("wrong_layout", |it| matches!(it, Refusal::Layout { .. }), vec!["types differ", "ABI 1."]),
+        ("panics_on_load", |it| matches!(it, Refusal::Root(_)), vec!["panicked", "no root today"]),
+        ("panics_in_describe", |it| matches!(it, Refusal::Description(_)), vec!["panicked"]),
+        ("exits_on_load", |it| matches!(it, Refusal::Crashed { .. }), vec!["exit code 3"]),
         (
             "aborts_panics",
             |it| matches!(it, Refusal::AbortsOnPanic { .. }),
-            &["aborts-panics 0.1.0", "unwind"],
+            vec!["aborts-panics 0.1.0", "unwind"],
         ),
     ]
 }
@@ -164,7 +167,7 @@ fn a_plugin_that_hangs_is_refused_after_the_deadline() {
 #[test]
 fn what_is_no_library_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let cases: [(&str, &[u8], fn(&Refusal) -> bool); 3] = [
+    let cases: [(&str, &[u8], Expected); 3] = [
         ("empty", b"", |it| *it == Refusal::Empty),
         ("text", b"not a library\n", |it| matches!(it, Refusal::NotALibrary(_))),
         ("flows", b"[{\"id\": \"1\", \"type\": \"tab\"}]", |it| matches!(it, Refusal::NotALibrary(_))),
@@ -248,14 +251,26 @@ fn a_thread_that_ends_takes_its_values_along_while_the_plugin_stays() {
     let plugin = loaded(&fixture("bad_node"));
     let log = folder.path().join("log");
     for ended in 1..=3 {
-        std::thread::scope(|scope| {
-            scope.spawn(|| use_tls(&plugin, &log));
-        });
+        // The end of a scope does not wait for the end of its threads, a join does.
+        std::thread::scope(|scope| scope.spawn(|| use_tls(&plugin, &log)).join().unwrap());
         assert_eq!(gone(&log), ended);
     }
     drop(plugin);
     assert!(plugin::wait_for_unloads(PATIENCE));
     assert_eq!(gone(&log), 3, "no value is destroyed twice");
+}
+
+#[test]
+fn a_thread_of_the_plugin_s_own_takes_its_values_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = loaded(&copy_named(&folder, "bad_node", "own-thread"));
+    let log = folder.path().join("log");
+    let config = value!({"log": log.to_str().unwrap()});
+    drop(plugin.create("makes-thread", lone_host(), config, None).unwrap());
+    assert_eq!(gone(&log), 1);
+    drop(plugin);
+    assert!(plugin::wait_for_unloads(PATIENCE));
+    assert_eq!((gone(&log), mapped("own-thread")), (1, 0));
 }
 
 #[test]

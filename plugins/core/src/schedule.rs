@@ -30,9 +30,10 @@ impl Repeat {
             // As in Node.js, whose timers count whole milliseconds.
             Some(seconds) => Ok(Repeat::Every(Duration::from_millis((seconds * 1000.0).max(1.0) as u64))),
             None if crontab.trim().is_empty() => Ok(Repeat::Never),
-            None => Cron::from_str(crontab)
-                .map(|cron| Repeat::Cron(Box::new(cron)))
-                .map_err(|error| Error::new(format!("crontab {crontab:?}: {error}"))),
+            None => Cron::from_str(crontab).map(|cron| Repeat::Cron(Box::new(cron))).map_err(|error| {
+                let reason = error.to_string();
+                Error::new(format!("crontab {crontab:?}: {}", reason.trim_end_matches('.')))
+            }),
         }
     }
 }

@@ -106,8 +106,9 @@ impl Endpoint {
 
     // ---- Sending ----
 
-    /// Sends a message: a listener to the client that the message names or to all, a client to its server.
-    /// Never waits; for whom there is no connection, there is nothing to do.
+    /// Sends a message: a listener to the client that the message names or to all, a client to its server unless
+    /// the message is a reply, which a client has nobody for. (As in Node-RED; it keeps a client that is wired to
+    /// itself from echoing for ever.) Never waits; for whom there is no connection, there is nothing to do.
     ///
     /// # Errors
     /// The message cannot be written as JSON.
@@ -124,7 +125,10 @@ impl Endpoint {
                     self.ctx.session_broadcast(frame);
                 }
             }
-        } else if self.ctx.session_broadcast(frame) == 0 && self.connecting.load(Ordering::SeqCst) {
+        } else if payload::reply_session(msg).is_none()
+            && self.ctx.session_broadcast(frame) == 0
+            && self.connecting.load(Ordering::SeqCst)
+        {
             self.ctx.warn(
                 "An error occurred while sending:  Error: WebSocket is not open: readyState 0 (CONNECTING)",
             );

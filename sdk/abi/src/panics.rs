@@ -27,7 +27,8 @@ pub fn install_hook() {
                 Some(at) => format!("panicked at {}:{}: {}", at.file(), at.line(), message(info.payload())),
                 None => format!("panicked: {}", message(info.payload())),
             };
-            LAST_PANIC.with(|last| {
+            // Fails at the end of a thread, when the place is gone; a panic in here would end the process.
+            let _ = LAST_PANIC.try_with(|last| {
                 if let Ok(mut last) = last.try_borrow_mut() {
                     *last = Some(text);
                 }
@@ -48,7 +49,9 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 pub fn catch<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = LAST_PANIC
-            .with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take()))
+            .try_with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take()))
+            .ok()
+            .flatten()
             .unwrap_or_else(|| format!("panicked: {}", message(&*payload)));
         // A payload may panic in its own drop; that must not cross either.
         let _ = catch_unwind(AssertUnwindSafe(move || drop(payload)));

@@ -12,7 +12,7 @@ use async_ffi::{ContextExt, FfiContext};
 
 /// Identity of a waker within one task: equal keys of one task wake the same thing.
 #[repr(C)]
-#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WakerKey {
     data: usize,
     vtable: usize,

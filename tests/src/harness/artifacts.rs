@@ -1,11 +1,10 @@
 //! The files under test: the host binary, the plugins, and the plugins that are broken on purpose. Cargo builds them
 //! once for each test process and says where they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -77,27 +76,77 @@ pub fn scratch_folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("host-").tempdir_in(folder).expect("a temporary folder can be made")
 }
 
-/// Puts a copy of `file` into `folder` under its own name, at once: it never appears half written. Returns the copy.
+/// The host binary that the tests run: a copy, because a build that happens meanwhile replaces cargo's own.
 ///
-/// The copies of one file share their bytes, but not with cargo's own, which the next build may write to.
+/// # Panics
+/// When it cannot be copied.
+pub fn host_copy() -> PathBuf {
+    static COPY: LazyLock<PathBuf> = LazyLock::new(|| stable(&built("flowbay")));
+    COPY.clone()
+}
+
+/// Puts `file` into `folder` under its own name by a link to a copy of it, which no build writes to and which all
+/// hosts of this process share: what they load is tens of megabytes each. Returns the link.
+///
+/// # Panics
+/// When that fails.
+pub fn link(file: &Path, folder: &Path) -> PathBuf {
+    let link = folder.join(file.file_name().expect("a file has a name"));
+    std::os::unix::fs::symlink(stable(file), &link)
+        .unwrap_or_else(|error| panic!("cannot link to {}: {error}", link.display()));
+    link
+}
+
+/// Puts a copy of `file` into `folder` under its own name, at once: it never appears half written, as when cargo puts
+/// its result in place. Returns the copy.
 ///
 /// # Panics
 /// When that fails.
 pub fn stage(file: &Path, folder: &Path) -> PathBuf {
-    static COPIES: LazyLock<(tempfile::TempDir, std::sync::Mutex<Files>)> =
-        LazyLock::new(|| (scratch_folder(), std::sync::Mutex::default()));
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-
-    let mut copies = COPIES.1.lock().expect("staging does not panic");
-    let copy = copies.entry(file.display().to_string()).or_insert_with(|| {
-        let copy = COPIES.0.path().join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
-        std::fs::copy(file, &copy).unwrap_or_else(|error| panic!("cannot copy {}: {error}", file.display()));
-        copy
-    });
+    let elsewhere = scratch_folder();
+    let copy = elsewhere.path().join("copy");
+    copy_file(file, &copy);
     let staged = folder.join(file.file_name().expect("a file has a name"));
     std::fs::hard_link(&copy, &staged)
         .unwrap_or_else(|error| panic!("cannot link {} to {}: {error}", copy.display(), staged.display()));
     staged
+}
+
+/// A copy of a file that lasts for as long as this process does. There is one for each path.
+fn stable(file: &Path) -> PathBuf {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(folder_of_this_process);
+    static COPIES: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+
+    let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = copies.len();
+    let copy = copies.entry(file.to_owned()).or_insert_with(|| {
+        let copy = FOLDER.join(number.to_string());
+        copy_file(file, &copy);
+        copy
+    });
+    copy.clone()
+}
+
+/// Nothing runs at the end of a test process, so its folder is removed by the next one.
+fn folder_of_this_process() -> PathBuf {
+    const PREFIX: &str = "copies-of-";
+    let folder = scratch_folder();
+    let all = folder.path().parent().expect("it lies in a folder");
+    for entry in std::fs::read_dir(all).expect("the folder is there").filter_map(Result::ok) {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            // Another process may be removing it too.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let own = all.join(format!("{PREFIX}{}", std::process::id()));
+    std::fs::create_dir_all(&own).expect("a folder can be made");
+    own
+}
+
+fn copy_file(file: &Path, copy: &Path) {
+    std::fs::copy(file, copy).unwrap_or_else(|error| panic!("cannot copy {}: {error}", file.display()));
 }
 
 /// Builds with cargo and collects the executables and libraries that it names.

@@ -10,15 +10,15 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    Client, Flow, Output, PATIENCE, Reply, eventually, eventually_within, flows_folder, plugin, request,
-    scratch_folder, stage,
+    Client, Flow, Output, PATIENCE, Reply, eventually, eventually_within, flows_folder, host_copy, link,
+    plugin, request, scratch_folder,
 };
 
 /// What the host logs when its server accepts connections; the address follows.
 const LISTENING: &str = "listening on http://";
 
 /// What the host logs when every node exists.
-const STARTED: &str = "Started flows";
+const STARTED: &str = "started flows";
 
 /// How often a host is started anew because another process took its port between the search and the start.
 const PORT_ATTEMPTS: u32 = 5;
@@ -174,7 +174,7 @@ impl HostBuilder {
         let plugins = folder.path().join("plugins");
         std::fs::create_dir(&plugins).expect("a folder can be made");
         for file in &self.plugins {
-            stage(file, &plugins);
+            link(file, &plugins);
         }
         let flow = self.flow.replace("{{PORT}}", &port.to_string());
         std::fs::write(folder.path().join("flows.json"), flow).expect("a file can be written");
@@ -293,8 +293,7 @@ impl Host {
         assert_eq!(reply.status, 200, "inject {id}: {reply:?}\n{}", self.logs());
     }
 
-    /// Waits for a line in the log in which the parts of `pattern`, split at `*`, stand in this order, and returns
-    /// it. Letter case does not matter.
+    /// Waits for a line in the log that has all parts of `pattern`, split at `*`, in whatever order, and returns it.
     ///
     /// # Panics
     /// When none comes.
@@ -438,8 +437,10 @@ fn finished(status: ExitStatus, stdout: String, stderr: String) -> Finished {
 
 /// The host's binary, with nothing from the settings of whoever runs the tests.
 fn command(folder: &Path) -> Command {
-    let mut command = Command::new(super::built("flowbay"));
+    let mut command = Command::new(host_copy());
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // What a host that is killed leaves behind goes with its folder.
+    command.env("TMPDIR", folder);
     for (name, _) in std::env::vars_os() {
         let known = name.to_string_lossy();
         if known.starts_with("FLOWBAY_") || known.starts_with("RUST_") {

@@ -10,7 +10,9 @@ mod output;
 mod raw;
 mod server;
 
-pub use artifacts::{built, faulty_build_folder, flows_folder, plugin, scratch_folder, stage};
+pub use artifacts::{
+    built, faulty_build_folder, flows_folder, host_copy, link, plugin, scratch_folder, stage,
+};
 pub use client::{Client, Frame, Refusal};
 pub use eventually::{PATIENCE, eventually, eventually_within};
 pub use flow::Flow;

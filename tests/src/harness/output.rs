@@ -43,7 +43,7 @@ impl Output {
         Self { shared, reader: Some(reader) }
     }
 
-    /// Waits for a line, from line `from` on, in which the parts of `pattern`, split at `*`, stand in this order.
+    /// Waits for a line, from line `from` on, that has all parts of `pattern`, split at `*`, in whatever order.
     /// `None` when the stream ends or the time is over before it comes.
     pub fn wait(&self, from: usize, pattern: &str, deadline: Duration) -> Option<(usize, String)> {
         let end = Instant::now() + deadline;
@@ -95,19 +95,9 @@ impl Shared {
     }
 }
 
-/// Whether the parts of `pattern`, split at `*`, stand in `line` in this order. Letter case does not matter: tests
-/// are about what is said, not about how sentences begin.
+/// Whether `line` has all parts of `pattern`, split at `*`. In whatever order: tests are about what is said.
 fn matches(line: &str, pattern: &str) -> bool {
-    let line = line.to_lowercase();
-    let pattern = pattern.to_lowercase();
-    let mut rest = line.as_str();
-    pattern.split('*').all(|part| match rest.find(part) {
-        Some(at) => {
-            rest = &rest[at + part.len()..];
-            true
-        }
-        None => false,
-    })
+    pattern.split('*').all(|part| line.contains(part))
 }
 
 #[cfg(test)]
@@ -115,9 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_parts_in_order() {
-        assert!(matches("Error in debug n1: it broke", "debug*n1*broke"));
-        assert!(!matches("n1 debug", "debug*n1"));
+    fn a_pattern_is_parts_in_any_order() {
+        assert!(matches("it broke node=n1 type=debug", "debug*n1*broke"));
+        assert!(!matches("it broke node=n1", "debug*n1"));
         assert!(matches("anything", ""));
     }
 

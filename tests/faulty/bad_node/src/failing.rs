@@ -63,7 +63,11 @@ impl Node for FailsOnInput {
     type Config = FailsOnInputConfig;
 
     fn new(config: FailsOnInputConfig, _ctx: &Ctx) -> Result<Self, Error> {
-        let text = if config.text.is_empty() { "fails-on-input was given a message".to_owned() } else { config.text };
+        let text = if config.text.is_empty() {
+            "fails-on-input was given a message".to_owned()
+        } else {
+            config.text
+        };
         Ok(FailsOnInput { text })
     }
 

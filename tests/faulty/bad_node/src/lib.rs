@@ -17,6 +17,7 @@
 //! | `blind-burst` | `count` | the same without waiting |
 //! | `collector` | | keeps payloads and shows them as JSON at `/collector/<id>` |
 //! | `uses-tls` | `log` | passes messages on; makes thread-local values whose end is a line in the file `log` |
+//! | `makes-thread` | `log` | makes such a value on a thread of its own while it is created |
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +34,7 @@ use flowbay_sdk::export_plugin;
 use passing::{Counter, MultiOutput, Passes};
 use slow::{NeverCloses, NeverCompletes, Sleeps, SlowConstructor};
 use sources::{BlindBurst, Burst};
-use tls::UsesTls;
+use tls::{MakesThread, UsesTls};
 
 export_plugin!(
     PanicsOnInput,
@@ -51,4 +52,5 @@ export_plugin!(
     BlindBurst,
     Collector,
     UsesTls,
+    MakesThread,
 );

@@ -54,3 +54,17 @@ impl Node for UsesTls {
         Ok(())
     }
 }
+
+/// While it is created, makes a thread of its own that makes a thread-local value, and waits for its end.
+pub struct MakesThread;
+
+#[node("makes-thread", inputs = 1, outputs = 1)]
+impl Node for MakesThread {
+    type Config = UsesTlsConfig;
+
+    fn new(config: UsesTlsConfig, _ctx: &Ctx) -> Result<Self, Error> {
+        let user = UsesTls { log: config.log };
+        std::thread::spawn(move || user.touch()).join().map_err(|_| Error::new("the thread panicked"))?;
+        Ok(MakesThread)
+    }
+}

@@ -29,4 +29,6 @@ extern "C" fn constructor() -> private::RootModuleResult {
 #[allow(non_upper_case_globals, unsafe_code, reason = "the symbol that the host looks for")]
 pub static flowbay_plugin_root: private::LibHeader =
     // SAFETY: the constructor returns a `PluginRootRef`, the type that is named here.
-    unsafe { private::LibHeader::from_constructor::<PluginRootRef>(constructor, private::CheckTypeLayout::Yes) };
+    unsafe {
+        private::LibHeader::from_constructor::<PluginRootRef>(constructor, private::CheckTypeLayout::Yes)
+    };
