@@ -6,10 +6,15 @@ use std::{
 };
 
 use crate::{
-    plugin::{self, LoadSettings, Loaded},
+    plugin::{self, LoadSettings, Loaded, Refusal},
     registry::Registry,
     settings::Settings,
+    watcher::QUIET,
 };
+
+/// How often a file that changes while it is read is read again, each time after a quiet moment. At the start nothing
+/// else would bring it back: its last change may come before the folder is watched.
+const CHANGING_ATTEMPTS: u32 = 10;
 
 /// One file that was looked at, for `flowbay plugins`.
 pub struct Examined {
@@ -76,7 +81,15 @@ impl Loader {
             tracing::warn!("{text}");
             Some(Examined { file: file.to_owned(), outcome: Err(text) })
         };
-        let plugin = match plugin::load(file, &self.settings) {
+        let mut loaded = plugin::load(file, &self.settings);
+        for _ in 0..CHANGING_ATTEMPTS {
+            if !loaded.as_ref().is_err_and(|error| error.refusal == Refusal::Changing) {
+                break;
+            }
+            std::thread::sleep(QUIET);
+            loaded = plugin::load(file, &self.settings);
+        }
+        let plugin = match loaded {
             Ok(Loaded::Plugin(plugin)) => plugin,
             Ok(Loaded::PassedOver) => return None,
             Err(error) => return refused(error.to_string()),

@@ -91,10 +91,12 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     let entered = tokio.enter();
     let server = server.start();
     drop(entered);
+    // Before anybody is told that the host is there: from then on a signal stops it in order.
+    let no_signals = |error| format!("cannot wait for signals: {error}");
+    let stopping = Stopping::prepare().map_err(no_signals)?;
     tracing::info!("listening on http://{address}");
 
-    let code = until_stopped(runtime, server, tokio.handle(), patience)
-        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let code = stopping.until_stopped(runtime, server, tokio.handle(), patience).map_err(no_signals)?;
     // Not waited for: a plugin may keep a thread, and everything that had to be said is said.
     tokio.shutdown_background();
     Ok(code)
@@ -103,41 +105,56 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
 /// What stopping may take beyond the deadlines that it has.
 const OVERTIME: Duration = Duration::from_secs(5);
 
-/// Waits for a signal, then stops the server and the flows. A second signal, or `patience` passing, ends that.
+/// What waits for signals.
 ///
-/// On this thread, with timers of its own: code of a plugin that blocks may keep all the worker threads, and with them
-/// every timer and signal of `tokio`.
-fn until_stopped(
-    runtime: Runtime,
-    server: RunningServer,
-    tokio: &Handle,
-    patience: Duration,
-) -> std::io::Result<ExitCode> {
-    let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    own.block_on(async {
-        let mut signals = Signals::new()?;
-        let signal = signals.next().await;
-        tracing::info!("{signal}: stopping");
-        let (done, stopped) = tokio::sync::oneshot::channel();
-        let tokio = tokio.clone();
-        std::thread::Builder::new().name("stop".into()).spawn(move || {
-            let server = tokio.spawn(server.stop());
-            runtime.stop();
-            let _ = tokio.block_on(server);
-            let _ = done.send(());
-        })?;
-        tokio::select! {
-            _ = stopped => Ok(ExitCode::SUCCESS),
-            signal = signals.next() => {
-                tracing::warn!("{signal} again: not waiting for what is still at work");
-                Ok(ExitCode::FAILURE)
+/// On the main thread, with timers of its own: code of a plugin that blocks may keep all the worker threads, and with
+/// them every timer and signal of theirs.
+struct Stopping {
+    own: tokio::runtime::Runtime,
+    signals: Signals,
+}
+
+impl Stopping {
+    /// From now on signals do not end the process by themselves.
+    fn prepare() -> std::io::Result<Self> {
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = own.block_on(async { Signals::new() })?;
+        Ok(Self { own, signals })
+    }
+
+    /// Waits for a signal, then stops the server and the flows. A second signal, or `patience` passing, ends that.
+    fn until_stopped(
+        self,
+        runtime: Runtime,
+        server: RunningServer,
+        tokio: &Handle,
+        patience: Duration,
+    ) -> std::io::Result<ExitCode> {
+        let Self { own, mut signals } = self;
+        own.block_on(async {
+            let signal = signals.next().await;
+            tracing::info!("{signal}: stopping");
+            let (done, stopped) = tokio::sync::oneshot::channel();
+            let tokio = tokio.clone();
+            std::thread::Builder::new().name("stop".into()).spawn(move || {
+                let server = tokio.spawn(server.stop());
+                runtime.stop();
+                let _ = tokio.block_on(server);
+                let _ = done.send(());
+            })?;
+            tokio::select! {
+                _ = stopped => Ok(ExitCode::SUCCESS),
+                signal = signals.next() => {
+                    tracing::warn!("{signal} again: not waiting for what is still at work");
+                    Ok(ExitCode::FAILURE)
+                }
+                () = tokio::time::sleep(patience) => {
+                    tracing::warn!("not waiting any longer for what is still at work");
+                    Ok(ExitCode::SUCCESS)
+                }
             }
-            () = tokio::time::sleep(patience) => {
-                tracing::warn!("not waiting any longer for what is still at work");
-                Ok(ExitCode::SUCCESS)
-            }
-        }
-    })
+        })
+    }
 }
 
 struct Signals {

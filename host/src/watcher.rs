@@ -1,10 +1,10 @@
 //! Watches folders: when files in them have been quiet for a moment, it says which. Knows nothing of plugins.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::mpsc::{RecvTimeoutError, channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -51,18 +51,29 @@ impl Watcher {
         std::thread::Builder::new()
             .name("watcher".into())
             .spawn(move || {
-                while let Ok(first) = events.recv() {
-                    let mut paths = BTreeSet::from([first]);
-                    loop {
-                        match events.recv_timeout(QUIET) {
-                            Ok(path) => {
-                                paths.insert(path);
-                            }
-                            Err(RecvTimeoutError::Timeout) => break,
-                            Err(RecvTimeoutError::Disconnected) => return,
-                        }
+                // Files that changed, and when they will have been quiet for long enough. Each for itself: one that
+                // never comes to rest, a log in the same folder for instance, must not hide the others.
+                let mut changing: BTreeMap<PathBuf, Instant> = BTreeMap::new();
+                loop {
+                    let event = match changing.values().min() {
+                        None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                        Some(due) => events.recv_timeout(due.saturating_duration_since(Instant::now())),
+                    };
+                    let now = Instant::now();
+                    match event {
+                        Ok(path) => drop(changing.insert(path, now + QUIET)),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => return,
                     }
-                    changed(paths);
+                    let quiet: BTreeSet<PathBuf> = changing
+                        .iter()
+                        .filter(|(_, due)| **due <= now)
+                        .map(|(path, _)| path.clone())
+                        .collect();
+                    if !quiet.is_empty() {
+                        changing.retain(|path, _| !quiet.contains(path));
+                        changed(quiet);
+                    }
                 }
             })
             .map_err(|error| error.to_string())?;
@@ -90,5 +101,23 @@ mod tests {
         // Reading it is no change.
         std::fs::read(&file).unwrap();
         assert!(changes.recv_timeout(QUIET * 3).is_err());
+    }
+
+    #[test]
+    fn a_file_that_never_comes_to_rest_does_not_hide_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, changes) = channel();
+        let _watcher =
+            Watcher::start(&[folder.path().to_owned()], move |paths| sender.send(paths).unwrap()).unwrap();
+        std::fs::write(folder.path().join("a.so"), "plugin").unwrap();
+        let begin = Instant::now();
+        let found = loop {
+            std::fs::write(folder.path().join("log"), "on and on").unwrap();
+            match changes.recv_timeout(QUIET / 10) {
+                Ok(paths) => break paths,
+                Err(_) => assert!(begin.elapsed() < Duration::from_secs(10), "hidden"),
+            }
+        };
+        assert!(found.contains(&folder.path().join("a.so")), "{found:?}");
     }
 }

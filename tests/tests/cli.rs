@@ -109,6 +109,15 @@ fn ctrl_c_and_sigterm_close_the_clients_and_exit_with_0() {
 }
 
 #[test]
+fn a_signal_right_after_the_start_stops_the_host_in_order_too() {
+    for signal in [Signal::INT, Signal::TERM, Signal::INT, Signal::TERM] {
+        let host = Host::builder().flow(&echo()).start_without_flows();
+        host.signal(signal);
+        assert_eq!(host.wait_exit().code, Some(0));
+    }
+}
+
+#[test]
 fn a_second_start_on_the_same_port_works_as_soon_as_the_first_has_ended() {
     let port = free_port();
     for _ in 0..2 {

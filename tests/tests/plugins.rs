@@ -217,6 +217,25 @@ fn a_plugin_that_is_written_slowly_is_loaded_when_it_is_whole() {
 }
 
 #[test]
+fn a_plugin_is_loaded_even_when_the_hosts_own_file_was_replaced() {
+    // As when a package is upgraded while its service runs.
+    let folder = scratch_folder();
+    let program = folder.path().join("flowbay");
+    std::fs::copy(built("flowbay"), &program).unwrap();
+    let host = Host::builder()
+        .program(&program)
+        .no_plugins()
+        .plugin("websocket")
+        .flow(&flow())
+        .start_without_flows();
+    std::fs::remove_file(&program).unwrap();
+    std::fs::write(&program, "another version").unwrap();
+    stage(&plugin("core"), &host.plugin_folder());
+    host.wait_log("started flows");
+    assert_works(&host);
+}
+
+#[test]
 fn a_bad_file_that_appears_is_refused_and_the_flows_run_on() {
     let host = Host::run(&flow());
     let mut io = host.io();

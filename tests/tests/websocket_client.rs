@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use flowbay_tests::harness::{Flow, Frame, Host, WsServer};
+use flowbay_tests::harness::{Flow, Frame, Host, WsServer, accept_tls, scratch_folder, test_root_file};
 use serde_json::{Value, json};
 
 /// A client of `url`; the statuses of its `in` node go to `/io`.
@@ -316,4 +316,36 @@ fn a_flow_that_stops_while_its_client_is_connecting_stops_at_once() {
     let begin = Instant::now();
     assert_eq!(host.stop().code, Some(0));
     assert!(begin.elapsed() < Duration::from_secs(10), "after {:?}", begin.elapsed());
+}
+
+// ---- TLS
+
+/// A `wss://` URL for a server of this test.
+fn wss_url(server: &WsServer) -> String {
+    format!("wss://localhost:{}/secret", server.address().port())
+}
+
+#[test]
+fn a_server_that_the_system_trusts_is_connected_to_by_tls() {
+    let server = WsServer::bind();
+    let folder = scratch_folder();
+    let flow = sending(&[("receive", "websocket in"), ("send", "websocket out")], &wss_url(&server));
+    let host = Host::builder().flow(&flow).variable("SSL_CERT_FILE", test_root_file(folder.path())).start();
+    let mut io = host.io();
+    let mut peer = accept_tls(&server).unwrap_or_else(|error| panic!("{error}\n{}", host.logs()));
+    assert_eq!(host.wait_debug("connected").1, "\"connect\"");
+    peer.send("in".into()).unwrap();
+    assert_eq!(io.recv_json()["payload"], "in");
+    io.send_json(&json!({"payload": "out"}));
+    assert_eq!(peer.read().unwrap().into_text().unwrap().as_str(), "out");
+}
+
+#[test]
+fn a_server_that_the_system_does_not_trust_is_not_connected_to() {
+    let server = WsServer::bind();
+    let host = Host::run(&watched(&wss_url(&server), json!({})));
+    let mut io = host.io();
+    accept_tls(&server).expect_err("the client refuses the certificate");
+    assert_eq!(io.recv_json()["status"]["event"], "error");
+    host.wait_log("client*could not connect*certificate");
 }

@@ -393,6 +393,17 @@ fn in_payload_mode_the_payload_is_sent_as_javascript_prints_it() {
 }
 
 #[test]
+fn a_client_gets_what_is_sent_to_all_from_the_moment_it_is_connected() {
+    let host = Host::run(&sending("false"));
+    let mut io = host.io();
+    for number in 0..200 {
+        let mut client = host.connect("/ws");
+        io.send_json(&json!({"payload": number}));
+        assert_eq!(client.recv_text(), number.to_string());
+    }
+}
+
+#[test]
 fn a_buffer_is_sent_as_binary_even_when_it_is_empty() {
     let host = Host::run(&echo());
     let mut client = host.connect("/ws");

@@ -20,7 +20,7 @@ use flowbay_abi::{
 use super::{
     Shared, drain, events,
     events::{EventTargets, InstanceStatus},
-    mailbox::{Delivery, Mailbox, Refused},
+    mailbox::{Delivery, Mailbox, Refused, Standing},
     pressure::{Gate, Sources, Upstream},
     sessions::{Session, Sessions},
     tasks::{Polled, Tasks},
@@ -63,7 +63,7 @@ pub struct Wires {
 pub struct NodeCell {
     /// The node as the flow graph has it.
     pub graph_node: GraphNode,
-    /// Messages it may have in hand at a time, 0 for any number.
+    /// Messages it may have in hand at a time.
     concurrency: usize,
     /// Messages begin in it: it waits when what it feeds is congested.
     pub is_source: bool,
@@ -72,6 +72,8 @@ pub struct NodeCell {
     pub(super) wires: ArcSwap<Wires>,
     pub(super) targets: ArcSwap<EventTargets>,
     upstream: Upstream,
+    /// Wires lead from it back to it.
+    in_loop: AtomicBool,
     instance: ArcSwapOption<Instance>,
     /// It is being closed, or is.
     closed: AtomicBool,
@@ -85,13 +87,17 @@ impl NodeCell {
     pub fn new(graph_node: GraphNode, concurrency: u32, is_source: bool, shared: Arc<Shared>) -> Self {
         Self {
             graph_node,
-            concurrency: concurrency as usize,
+            concurrency: match concurrency {
+                0 => shared.settings.mailbox_cap.max(ANY_NUMBER),
+                some => some as usize,
+            },
             is_source,
             shared,
             mailbox: Mutex::default(),
             wires: ArcSwap::default(),
             targets: ArcSwap::default(),
             upstream: Upstream::default(),
+            in_loop: AtomicBool::new(false),
             instance: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             gate: Gate::default(),
@@ -137,8 +143,9 @@ impl NodeCell {
         // told to nobody: two that are full would tell each other for ever.
         let told = self.graph_node.role != Role::Catch && self.targets.load().wants_errors();
         let copy = told.then(|| msg.clone());
-        let pushed = self.lock().push(Delivery { msg, via }, &self.shared.marks, self.concurrency);
-        if pushed.congested {
+        let delivery = Delivery::new(msg, via);
+        let pushed = self.lock().push(delivery, &self.shared.marks, self.concurrency);
+        if pushed.congested || pushed.release {
             self.hold_sources();
         }
         if pushed.schedule {
@@ -319,22 +326,38 @@ impl NodeCell {
         self.upstream.hold_while(|| self.lock().holds_sources());
     }
 
-    /// What the watch compares: messages taken so far, when the mailbox is congested and the node not given up.
-    pub fn congested_at(&self) -> Option<u64> {
+    /// Where the node stands, when its mailbox holds the sources: what the watch compares.
+    pub fn congested_at(&self) -> Option<Standing> {
         self.lock().congested_at()
     }
 
-    /// No progress past the stall deadline: refuse beyond the mark, let the sources go on. Nothing when it has taken
-    /// messages since `congested_at` said so many.
-    pub fn give_up(&self, taken: u64) {
-        let waiting = {
-            let mut mailbox = self.lock();
-            if !mailbox.give_up(taken) {
-                return;
-            }
-            mailbox.len()
-        };
+    /// Whether wires lead from this node back to it.
+    pub fn is_in_loop(&self) -> bool {
+        self.in_loop.load(Ordering::Relaxed)
+    }
+
+    /// Says whether they do.
+    pub fn set_in_loop(&self, in_loop: bool) {
+        self.in_loop.store(in_loop, Ordering::Relaxed);
+    }
+
+    /// No progress past the stall deadline: refuse beyond the mark, let the sources go on. Nothing when the node has
+    /// come on since it was at `standing`.
+    pub fn give_up(&self, standing: Standing) {
+        let in_loop = self.is_in_loop();
+        let given_up = self.lock().give_up((!in_loop).then_some(standing.taken));
+        if !given_up {
+            return;
+        }
         self.hold_sources();
+        let waiting = standing.waiting;
+        if in_loop {
+            tracing::warn!(
+                node = %self.id(), r#type = %self.graph_node.node_type, waiting,
+                "messages go round in a loop and do not become fewer; more are refused until they do"
+            );
+            return;
+        }
         tracing::warn!(
             node = %self.id(), r#type = %self.graph_node.node_type, waiting,
             "the node is stuck: it has finished no message for {} ms; more are refused until it goes on",
@@ -351,6 +374,10 @@ impl NodeCell {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// A node that takes "any number" of messages in hand is given at least so many, or as many as fit a mailbox if those
+/// are more. Each costs a task: without a limit, a node that finishes none would take all memory.
+const ANY_NUMBER: usize = 10_000;
 
 /// How long an aborted task may take to be dropped: it only has to reach the end of its poll.
 const TASKS_END_PATIENCE: Duration = Duration::from_secs(1);

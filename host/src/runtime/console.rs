@@ -5,8 +5,9 @@ use std::{
     io::Write as _,
     sync::{
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
+    time::Duration,
 };
 
 use flowbay_abi::Value;
@@ -23,8 +24,14 @@ const MAX_SHOWN: usize = 1_000;
 /// The writer. A thread of its own does the writing, so that a terminal that is stopped, or a pipe that nobody reads,
 /// never stops a node; lines that find the queue full are counted and dropped.
 pub struct Console {
-    lines: SyncSender<String>,
+    lines: SyncSender<Job>,
     dropped: AtomicU64,
+}
+
+enum Job {
+    Write(String),
+    /// Says when everything before it is written.
+    Report(Sender<()>),
 }
 
 impl Console {
@@ -48,18 +55,30 @@ impl Console {
         }
         line.push_str(&layout(node_id, event));
         line.push('\n');
-        if self.lines.try_send(line).is_err() {
+        if self.lines.try_send(Job::Write(line)).is_err() {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until what was printed is written, or `patience` has passed: for the end of the process.
+    pub fn flush(&self, patience: Duration) {
+        let (written, wait) = channel();
+        // A queue that is full belongs to an output that nobody reads.
+        if self.lines.try_send(Job::Report(written)).is_ok() {
+            let _ = wait.recv_timeout(patience);
         }
     }
 }
 
-fn write_lines(waiting: &Receiver<String>) {
+fn write_lines(waiting: &Receiver<Job>) {
     let mut out = std::io::stdout();
-    while let Ok(line) = waiting.recv() {
-        // A closed standard output is no reason to stop the flows.
-        if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
-            return;
+    while let Ok(job) = waiting.recv() {
+        match job {
+            // A closed standard output is no reason to stop the flows.
+            Job::Write(line) if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() => return,
+            Job::Write(_) => {}
+            // Whoever asked may have given up waiting.
+            Job::Report(written) => drop(written.send(())),
         }
     }
 }

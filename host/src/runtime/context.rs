@@ -1,7 +1,7 @@
 //! Context stores: what nodes keep between messages. One store, in memory.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -9,11 +9,15 @@ use flowbay_abi::{Object, Str, Value, node::NodeError, path::PropertyPath};
 
 /// The name of the store that there is.
 const MEMORY: &str = "memory";
+/// Unknown stores that are warned of: their names may come from messages.
+const MAX_WARNINGS: usize = 100;
 
 /// All context, by owner: `global`, a tab's or subflow instance's id, `<node id>:<flow id>`.
 #[derive(Default)]
 pub struct ContextStores {
     memory: Mutex<HashMap<String, Object>>,
+    /// Stores that nodes asked for and that do not exist.
+    unknown: Mutex<HashSet<String>>,
 }
 
 impl ContextStores {
@@ -22,7 +26,7 @@ impl ContextStores {
     /// # Errors
     /// The path is not valid.
     pub fn get(&self, owner: &str, store: &str, path: &str) -> Result<Option<Value>, NodeError> {
-        let path = parse(store, path)?;
+        let path = self.parse(store, path)?;
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(object) = memory.get(owner) else { return Ok(None) };
         // A reference count, so that the path is followed outside of the lock.
@@ -36,7 +40,7 @@ impl ContextStores {
     /// # Errors
     /// The path is not valid, or leads through something that has no properties.
     pub fn set(&self, owner: &str, store: &str, path: &str, value: Option<Value>) -> Result<(), NodeError> {
-        let path = parse(store, path)?;
+        let path = self.parse(store, path)?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let mut root = Value::Object(memory.remove(owner).unwrap_or_default());
         let result = match value {
@@ -58,16 +62,20 @@ impl ContextStores {
         memory.get(owner).map(|object| object.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// An unknown store is the default one, with one warning for each.
+    fn parse(&self, store: &str, path: &str) -> Result<PropertyPath, NodeError> {
+        if !store.is_empty() && store != MEMORY && store != "default" {
+            let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+            if unknown.len() < MAX_WARNINGS && unknown.insert(store.to_owned()) {
+                tracing::warn!("there is no context store {store}; {MEMORY} is used");
+            }
+        }
+        PropertyPath::parse(path)
+            .map_err(|error| NodeError::new(format!("Invalid context key {path}: {error}")))
+    }
+
     /// Forgets what belongs to an owner that is gone.
     pub fn forget(&self, owner: &str) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
     }
-}
-
-fn parse(store: &str, path: &str) -> Result<PropertyPath, NodeError> {
-    if !store.is_empty() && store != MEMORY && store != "default" {
-        // Node-RED falls back to the default store with one warning; so do we, the caller logs it.
-        tracing::debug!(store, "unknown context store, using memory");
-    }
-    PropertyPath::parse(path).map_err(|error| NodeError::new(format!("Invalid context key {path}: {error}")))
 }

@@ -87,6 +87,9 @@ impl Runtime {
     }
 }
 
+/// How long the end of the flows may wait for a terminal to show what they printed.
+const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
+
 struct Control {
     shared: Arc<Shared>,
     caller: PatientCaller,
@@ -116,6 +119,7 @@ impl Control {
                 Command::Stop(answer) => {
                     tracing::info!("stopping flows");
                     deploy::stop(&self.shared);
+                    self.shared.console.flush(OUTPUT_PATIENCE);
                     self.started = false;
                     self.wanted = None;
                     tracing::info!("stopped flows");

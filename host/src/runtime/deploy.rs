@@ -1,7 +1,7 @@
 //! Making the running flows be those of a graph: the difference is stopped, created, wired and started.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -164,13 +164,13 @@ fn is_source(info: &NodeTypeInfo) -> bool {
 }
 
 /// Gives every cell its wires, the listeners of its events, and the sources it can hold back.
-fn wire(shared: &Shared, graph: &FlowGraph) {
+pub(super) fn wire(shared: &Shared, graph: &FlowGraph) {
     let nodes = shared.nodes.read().unwrap_or_else(PoisonError::into_inner).clone();
     let cells = |ids: &[String]| -> Vec<Arc<NodeCell>> {
         ids.iter().filter_map(|id| nodes.get(id).cloned()).collect()
     };
     let mut statuses = instance_statuses(graph, &cells, &|id| nodes.contains_key(id));
-    let mut edges: HashMap<&str, Vec<Arc<NodeCell>>> = HashMap::new();
+    let (mut wired, mut edges) = (Edges::new(), Edges::new());
     for node in &graph.nodes {
         let Some(cell) = nodes.get(&node.id) else { continue };
         let wires = Wires {
@@ -184,18 +184,60 @@ fn wire(shared: &Shared, graph: &FlowGraph) {
             complete: cells(&routes.complete),
         };
         let mut reached: Vec<Arc<NodeCell>> = wires.outputs.iter().flatten().cloned().collect();
-        reached.extend(targets.catch.iter().chain(&targets.status).chain(&targets.complete).cloned());
         if node.role == Role::LinkCall {
             let links = node.config.get("links").and_then(serde_json::Value::as_array);
             let links: Vec<String> =
                 links.into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect();
             reached.extend(cells(&links));
         }
+        wired.insert(&node.id, reached.clone());
+        reached.extend(targets.catch.iter().chain(&targets.status).chain(&targets.complete).cloned());
+        reached.extend(wires.statuses.iter().flat_map(|(_, instance)| &instance.listeners).cloned());
         edges.insert(&node.id, reached);
         cell.wires.store(Arc::new(wires));
         cell.targets.store(Arc::new(targets));
     }
+    let loops = in_loops(&wired);
+    for (id, cell) in &nodes {
+        cell.set_in_loop(loops.contains(id.as_str()));
+    }
     hold_back(&nodes, &edges);
+}
+
+/// What messages of each node lead to, by its id.
+type Edges<'g> = HashMap<&'g str, Vec<Arc<NodeCell>>>;
+
+/// The nodes in loops, and those between two loops: what is left when nodes that nothing leads to, and then nodes that
+/// lead to nothing, are taken away one after another.
+fn in_loops<'g>(edges: &Edges<'g>) -> HashSet<&'g str> {
+    let places: HashMap<&str, usize> = edges.keys().enumerate().map(|(place, id)| (*id, place)).collect();
+    let mut onwards: Vec<Vec<usize>> = vec![Vec::new(); places.len()];
+    let mut back = onwards.clone();
+    for (id, targets) in edges {
+        for target in targets {
+            if let (Some(&from), Some(&to)) = (places.get(id), places.get(target.id())) {
+                onwards[from].push(to);
+                back[to].push(from);
+            }
+        }
+    }
+    let mut left = vec![true; places.len()];
+    for (before, after) in [(&back, &onwards), (&onwards, &back)] {
+        let mut count: Vec<usize> =
+            before.iter().map(|places| places.iter().filter(|&&place| left[place]).count()).collect();
+        let mut ends: Vec<usize> =
+            (0..count.len()).filter(|&place| left[place] && count[place] == 0).collect();
+        while let Some(end) = ends.pop() {
+            left[end] = false;
+            for &next in &after[end] {
+                count[next] -= usize::from(left[next]);
+                if left[next] && count[next] == 0 {
+                    ends.push(next);
+                }
+            }
+        }
+    }
+    places.into_iter().filter(|(_, place)| left[*place]).map(|(id, _)| id).collect()
 }
 
 /// The outputs that lead to a subflow's status output, by node id.
@@ -226,7 +268,7 @@ const MAX_REACH_STEPS: usize = 20_000_000;
 
 /// Works out which sources each node holds back when it is congested: those that can reach it. In flows so large that
 /// this would take long, all of them.
-fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &HashMap<&str, Vec<Arc<NodeCell>>>) {
+fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &Edges<'_>) {
     let sources: Vec<Arc<NodeCell>> = nodes.values().filter(|cell| cell.is_source).cloned().collect();
     let all_edges: usize = edges.values().map(Vec::len).sum();
     if sources.len().saturating_mul(all_edges) > MAX_REACH_STEPS {
@@ -238,7 +280,7 @@ fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &HashMap<&str, Vec<A
     }
     let mut upstream: HashMap<&str, Vec<Arc<NodeCell>>> = HashMap::new();
     for source in &sources {
-        let mut reached: std::collections::HashSet<&str> = std::collections::HashSet::new();
+        let mut reached: HashSet<&str> = HashSet::new();
         let mut frontier = vec![source.id()];
         while let Some(id) = frontier.pop() {
             for next in edges.get(id).into_iter().flatten() {

@@ -4,10 +4,21 @@ use std::collections::VecDeque;
 
 use flowbay_abi::{Msg, node::Via};
 
+use super::weight;
+
 /// A message on its way into a node.
 pub struct Delivery {
     pub msg: Msg,
     pub via: Via,
+    /// Bytes that it takes; worked out once, and not under a mailbox's lock.
+    weight: usize,
+}
+
+impl Delivery {
+    pub fn new(msg: Msg, via: Via) -> Self {
+        let weight = weight::of_message(&msg);
+        Self { msg, via, weight }
+    }
 }
 
 /// When a mailbox counts as full, and when it refuses.
@@ -34,6 +45,17 @@ pub struct Pushed {
     pub schedule: bool,
     /// The mailbox just passed its mark: hold the sources.
     pub congested: bool,
+    /// The mailbox just reached its cap: let the sources go.
+    pub release: bool,
+}
+
+/// How far a node is with a mailbox that is congested.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub struct Standing {
+    /// Messages taken so far.
+    pub taken: u64,
+    /// Messages that wait.
+    pub waiting: usize,
 }
 
 /// Why a mailbox took no message.
@@ -101,9 +123,13 @@ impl Mailbox {
             self.refused += 1;
             let first_refused = !self.refusing;
             self.refusing = true;
-            return Pushed { refused, first_refused, ..Pushed::default() };
+            // Sources stop at the mark: who fills a mailbox to its cap is a loop, or asks nobody. Holding the sources
+            // longer would not help, and the rest of what they feed would wait for ever.
+            let release = refused == Some(Refused::Cap) && self.holds_sources();
+            self.stuck |= release;
+            return Pushed { refused, first_refused, release, ..Pushed::default() };
         }
-        self.bytes += size(&delivery);
+        self.bytes += delivery.weight;
         self.queue.push_back(delivery);
         let congested = !self.congested && self.over_mark(marks);
         self.congested |= congested;
@@ -126,7 +152,7 @@ impl Mailbox {
             }
             return (None, false);
         };
-        self.bytes = self.bytes.saturating_sub(size(&delivery));
+        self.bytes = self.bytes.saturating_sub(delivery.weight);
         self.taken += 1;
         let release =
             self.congested && self.queue.len() <= marks.mark / 2 && self.bytes <= marks.mark_bytes / 2;
@@ -156,22 +182,17 @@ impl Mailbox {
         self.congested && !self.stuck
     }
 
-    /// How many messages were taken, when the mailbox is congested and not yet given up: what the watch compares.
-    pub fn congested_at(&self) -> Option<u64> {
-        self.holds_sources().then_some(self.taken)
+    /// Where the node stands, when the mailbox holds the sources: what the watch compares.
+    pub fn congested_at(&self) -> Option<Standing> {
+        self.holds_sources().then_some(Standing { taken: self.taken, waiting: self.queue.len() })
     }
 
-    /// Gives the node up as stuck until it takes messages again; the sources are to be let go. False, and nothing
-    /// done, when it has taken one since `congested_at` said so many.
-    pub fn give_up(&mut self, taken: u64) -> bool {
-        let stuck = self.congested_at() == Some(taken);
+    /// Gives the node up as stuck until its mailbox is at half its mark again; the sources are to be let go. False, and
+    /// nothing done, when it does not hold them any more, or has taken messages since it had taken `taken`.
+    pub fn give_up(&mut self, taken: Option<u64>) -> bool {
+        let stuck = self.holds_sources() && taken.is_none_or(|taken| taken == self.taken);
         self.stuck |= stuck;
         stuck
-    }
-
-    /// Messages that wait.
-    pub fn len(&self) -> usize {
-        self.queue.len()
     }
 
     /// Messages refused so far.
@@ -180,16 +201,12 @@ impl Mailbox {
     }
 
     fn may_take(&self, concurrency: usize) -> bool {
-        concurrency == 0 || self.in_hand < concurrency
+        self.in_hand < concurrency
     }
 
     fn over_mark(&self, marks: &Marks) -> bool {
         self.queue.len() > marks.mark || self.bytes > marks.mark_bytes
     }
-}
-
-fn size(delivery: &Delivery) -> usize {
-    delivery.msg.heap_size_hint()
 }
 
 #[cfg(test)]
@@ -199,7 +216,7 @@ mod tests {
     const MARKS: Marks = Marks { mark: 4, mark_bytes: 1 << 20, cap: 8, cap_bytes: 1 << 20 };
 
     fn delivery(payload: i64) -> Delivery {
-        Delivery { msg: Msg::with_payload(payload), via: Via::Wire }
+        Delivery::new(Msg::with_payload(payload), Via::Wire)
     }
 
     fn open() -> Mailbox {
@@ -246,18 +263,32 @@ mod tests {
         for n in 0..8 {
             assert_eq!(mailbox.push(delivery(n), &MARKS, 1).refused, None);
         }
-        assert_eq!(mailbox.push(delivery(8), &MARKS, 1).refused, Some(Refused::Cap));
-        assert!(!mailbox.give_up(5), "it has taken messages meanwhile");
-        assert!(mailbox.give_up(0));
-        assert!(!mailbox.holds_sources());
+        let beyond = mailbox.push(delivery(8), &MARKS, 1);
+        assert_eq!((beyond.refused, beyond.first_refused, beyond.release), (Some(Refused::Cap), true, true));
+        assert!(!mailbox.holds_sources(), "waiting would not help");
         mailbox.take(&MARKS, 1);
         assert_eq!(mailbox.push(delivery(9), &MARKS, 1).refused, Some(Refused::Stuck));
         assert_eq!(mailbox.refused(), 2);
         // Back below half the mark it is itself again.
-        while mailbox.len() > 2 {
+        while mailbox.queue.len() > 2 {
             mailbox.take(&MARKS, 1);
         }
         assert_eq!(mailbox.push(delivery(10), &MARKS, 1).refused, None);
+    }
+
+    #[test]
+    fn a_node_is_given_up_when_it_has_taken_nothing() {
+        let mut mailbox = open();
+        assert!(!mailbox.give_up(None), "it holds nobody");
+        for n in 0..6 {
+            mailbox.push(delivery(n), &MARKS, 1);
+        }
+        assert_eq!(mailbox.congested_at(), Some(Standing { taken: 0, waiting: 6 }));
+        mailbox.take(&MARKS, 1);
+        assert!(!mailbox.give_up(Some(0)), "it has taken a message meanwhile");
+        assert!(mailbox.give_up(Some(1)));
+        assert_eq!((mailbox.holds_sources(), mailbox.congested_at()), (false, None));
+        assert!(!mailbox.give_up(Some(1)), "once");
     }
 
     #[test]

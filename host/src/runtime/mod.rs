@@ -18,7 +18,10 @@ mod patience;
 mod pressure;
 mod sessions;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod watch;
+mod weight;
 
 use std::{
     collections::HashMap,

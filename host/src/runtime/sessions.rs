@@ -16,6 +16,7 @@ use flowbay_abi::{
     waker::CallerWaker,
 };
 
+use super::weight;
 use crate::{
     ids::new_id,
     plugin::{Plugin, WakerSlot},
@@ -50,7 +51,7 @@ impl Session {
     /// Puts a value into the queue; true when the connection must be woken, which is for the caller to do once it
     /// holds no lock: waking runs plugin code.
     fn push(&self, value: Value) -> (Queued, bool) {
-        let size = size(&value);
+        let size = weight::of_value(&value);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             return (Queued::NoSession, false);
@@ -121,7 +122,7 @@ impl Session {
         let n = queue.values.len().min(max);
         let mut bytes = 0;
         for value in queue.values.drain(..n) {
-            bytes += size(&value);
+            bytes += weight::of_value(&value);
             push(value);
         }
         if n > 0 {
@@ -133,11 +134,6 @@ impl Session {
         }
         queue.closed.then_some(0)
     }
-}
-
-/// What a waiting value takes: short strings have no memory of their own.
-fn size(value: &Value) -> usize {
-    size_of::<Value>() + value.heap_size_hint()
 }
 
 /// The sessions of one node.

@@ -6,13 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Shared;
+use super::{Shared, mailbox::Standing};
 
 /// Looks after the mailboxes until the runtime is gone.
 pub async fn watch(shared: Weak<Shared>, stall_deadline: Duration) {
     let period = (stall_deadline / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
-    // Congested nodes: how many messages they had taken when first seen so, and when that was.
-    let mut seen: HashMap<String, (u64, Instant)> = HashMap::new();
+    let mut seen = Seen::new();
     loop {
         tokio::time::sleep(period).await;
         let Some(shared) = shared.upgrade() else { return };
@@ -20,19 +19,28 @@ pub async fn watch(shared: Weak<Shared>, stall_deadline: Duration) {
     }
 }
 
-fn look(shared: &Arc<Shared>, stall_deadline: Duration, seen: &mut HashMap<String, (u64, Instant)>) {
+/// Where congested nodes stood when they last came on, and when that was.
+type Seen = HashMap<String, (Standing, Instant)>;
+
+fn look(shared: &Arc<Shared>, stall_deadline: Duration, seen: &mut Seen) {
     let now = Instant::now();
     let mut still = HashMap::new();
     for cell in shared.cells() {
-        let Some(taken) = cell.congested_at() else { continue };
-        let since = match seen.get(cell.id()) {
-            Some((before, since)) if *before == taken => *since,
-            _ => now,
+        let Some(standing) = cell.congested_at() else { continue };
+        let last = match seen.get(cell.id()) {
+            // A node in a loop takes messages for ever. It comes on when they become fewer, since the sources wait.
+            Some((before, since)) if cell.is_in_loop() && before.waiting <= standing.waiting => {
+                (*before, *since)
+            }
+            Some((before, since)) if !cell.is_in_loop() && before.taken == standing.taken => {
+                (*before, *since)
+            }
+            _ => (standing, now),
         };
-        if now.duration_since(since) >= stall_deadline {
-            cell.give_up(taken);
+        if now.duration_since(last.1) >= stall_deadline {
+            cell.give_up(standing);
         } else {
-            still.insert(cell.id().to_owned(), (taken, since));
+            still.insert(cell.id().to_owned(), last);
         }
     }
     *seen = still;

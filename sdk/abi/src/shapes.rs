@@ -8,7 +8,7 @@
 //! `types`, an array of node types:
 //! `type`, `role` (`plain`, `config`, `catch`, `status`, `complete`, `link-in`, `link-out`, `link-call`, `source`),
 //! `category`, `color`, `icon`, `align`, `inputs`, `outputs`, `concurrency` (messages in hand at a time, 1 unless
-//! said, 0 for any number), `html` (editor form and help), `credentials` (field → `text` or `password`).
+//! said, 0 for as many as the host allows), `html` (editor form and help), `credentials` (field → `text` or `password`).
 //!
 //! ## Route
 //! For `register_route`: `kind` (`upgrade`, `public` or `admin`), `path`, and for the latter two `method`.

@@ -23,7 +23,7 @@ static FAULTY: LazyLock<Files> = LazyLock::new(|| {
 });
 
 /// Folder of the workspace.
-fn workspace() -> &'static Path {
+pub(super) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a folder of the workspace")
 }
 
@@ -71,22 +71,44 @@ pub fn plugin(name: &str) -> PathBuf {
 /// # Panics
 /// When it cannot be made.
 pub fn scratch_folder() -> tempfile::TempDir {
-    let folder = target_folder().join("tmp");
-    std::fs::create_dir_all(&folder).expect("the target folder can be written to");
-    tempfile::Builder::new().prefix("host-").tempdir_in(folder).expect("a temporary folder can be made")
+    let folder = folder_of_this_process();
+    tempfile::Builder::new().prefix("test-").tempdir_in(folder).expect("a temporary folder can be made")
 }
 
-/// The host binary that the tests run: a copy, because a build that happens meanwhile replaces cargo's own.
+/// Everything that this process writes. Nothing runs at the end of a test process, so the folder is removed by the
+/// next one.
+fn folder_of_this_process() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        const PREFIX: &str = "tests-";
+        let all = target_folder().join("tmp");
+        std::fs::create_dir_all(&all).expect("the target folder can be written to");
+        for entry in std::fs::read_dir(&all).expect("the folder is there").filter_map(Result::ok) {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+            if !Path::new("/proc").join(pid).exists() {
+                // Another process may be removing it too.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let own = all.join(format!("{PREFIX}{}", std::process::id()));
+        std::fs::create_dir_all(&own).expect("a folder can be made");
+        own
+    });
+    &FOLDER
+}
+
+/// The host binary that the tests run: another name of the one that was built, because a build that happens meanwhile
+/// gives cargo's own name to another file.
 ///
 /// # Panics
-/// When it cannot be copied.
+/// When it cannot be linked.
 pub fn host_copy() -> PathBuf {
     static COPY: LazyLock<PathBuf> = LazyLock::new(|| stable(&built("flowbay")));
     COPY.clone()
 }
 
-/// Puts `file` into `folder` under its own name by a link to a copy of it, which no build writes to and which all
-/// hosts of this process share: what they load is tens of megabytes each. Returns the link.
+/// Puts `file` into `folder` under its own name by a symbolic link. What it leads to stays as it is until the process
+/// ends, whatever is built meanwhile. Returns the link.
 ///
 /// # Panics
 /// When that fails.
@@ -105,48 +127,33 @@ pub fn link(file: &Path, folder: &Path) -> PathBuf {
 pub fn stage(file: &Path, folder: &Path) -> PathBuf {
     let elsewhere = scratch_folder();
     let copy = elsewhere.path().join("copy");
-    copy_file(file, &copy);
+    std::fs::copy(file, &copy).unwrap_or_else(|error| panic!("cannot copy {}: {error}", file.display()));
     let staged = folder.join(file.file_name().expect("a file has a name"));
-    std::fs::hard_link(&copy, &staged)
-        .unwrap_or_else(|error| panic!("cannot link {} to {}: {error}", copy.display(), staged.display()));
+    hard_link(&copy, &staged);
     staged
 }
 
-/// A copy of a file that lasts for as long as this process does. There is one for each path.
+/// A name of the file that lasts for as long as this process does. (Linkers and cargo never write into a file that
+/// they made before; they put a new one in its place.)
 fn stable(file: &Path) -> PathBuf {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(folder_of_this_process);
-    static COPIES: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+    static NAMES: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
 
-    let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let number = copies.len();
-    let copy = copies.entry(file.to_owned()).or_insert_with(|| {
-        let copy = FOLDER.join(number.to_string());
-        copy_file(file, &copy);
-        copy
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = names.len();
+    let name = names.entry(file.to_owned()).or_insert_with(|| {
+        let folder = folder_of_this_process().join(number.to_string());
+        std::fs::create_dir(&folder).expect("a folder can be made");
+        // With the same last part: a program tells its name by it.
+        let name = folder.join(file.file_name().expect("a file has a name"));
+        hard_link(file, &name);
+        name
     });
-    copy.clone()
+    name.clone()
 }
 
-/// Nothing runs at the end of a test process, so its folder is removed by the next one.
-fn folder_of_this_process() -> PathBuf {
-    const PREFIX: &str = "copies-of-";
-    let folder = scratch_folder();
-    let all = folder.path().parent().expect("it lies in a folder");
-    for entry in std::fs::read_dir(all).expect("the folder is there").filter_map(Result::ok) {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-        if !Path::new("/proc").join(pid).exists() {
-            // Another process may be removing it too.
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-    let own = all.join(format!("{PREFIX}{}", std::process::id()));
-    std::fs::create_dir_all(&own).expect("a folder can be made");
-    own
-}
-
-fn copy_file(file: &Path, copy: &Path) {
-    std::fs::copy(file, copy).unwrap_or_else(|error| panic!("cannot copy {}: {error}", file.display()));
+fn hard_link(file: &Path, link: &Path) {
+    std::fs::hard_link(file, link)
+        .unwrap_or_else(|error| panic!("cannot link {} to {}: {error}", link.display(), file.display()));
 }
 
 /// Builds with cargo and collects the executables and libraries that it names.

@@ -32,6 +32,7 @@ pub struct HostBuilder {
     environment: Vec<(String, OsString)>,
     settings_file: String,
     names_plugin_folder: bool,
+    program: PathBuf,
 }
 
 /// A host that runs; killed when dropped.
@@ -136,6 +137,13 @@ impl HostBuilder {
         self
     }
 
+    /// With another file as the host's binary.
+    #[must_use]
+    pub fn program(mut self, file: &Path) -> Self {
+        file.clone_into(&mut self.program);
+        self
+    }
+
     /// Starts the host and waits until its flows have started.
     ///
     /// # Panics
@@ -182,7 +190,7 @@ impl HostBuilder {
             std::fs::write(folder.path().join("flowbay.toml"), &self.settings_file)
                 .expect("a file can be written");
         }
-        let mut command = command(folder.path());
+        let mut command = command(&self.program, folder.path());
         command.args(["run", "flows.json"]);
         if !self.says_port() {
             command.args(["-p", &port.to_string()]);
@@ -216,6 +224,7 @@ impl Host {
             environment: Vec::new(),
             settings_file: String::new(),
             names_plugin_folder: true,
+            program: host_copy(),
         }
     }
 
@@ -421,7 +430,7 @@ impl Drop for Host {
 /// # Panics
 /// When it does not end.
 pub fn flowbay(folder: &Path, arguments: &[&str]) -> Finished {
-    let mut child = command(folder).args(arguments).spawn().expect("the host can be started");
+    let mut child = command(&host_copy(), folder).args(arguments).spawn().expect("the host can be started");
     let stdout = Output::of(child.stdout.take().expect("the output is a pipe"));
     let stderr = Output::of(child.stderr.take().expect("the output is a pipe"));
     let status = eventually_within(PATIENCE, || child.try_wait().ok().flatten()).unwrap_or_else(|| {
@@ -435,9 +444,9 @@ fn finished(status: ExitStatus, stdout: String, stderr: String) -> Finished {
     Finished { code: status.code(), stdout, stderr }
 }
 
-/// The host's binary, with nothing from the settings of whoever runs the tests.
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(host_copy());
+/// The host, with nothing from the settings of whoever runs the tests.
+fn command(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // What a host that is killed leaves behind goes with its folder.
     command.env("TMPDIR", folder);

@@ -9,6 +9,7 @@ mod http;
 mod output;
 mod raw;
 mod server;
+mod tls;
 
 pub use artifacts::{
     built, faulty_build_folder, flows_folder, host_copy, link, plugin, scratch_folder, stage,
@@ -21,3 +22,4 @@ pub use http::{Reply, request};
 pub use output::Output;
 pub use raw::RawPeer;
 pub use server::{Peer, WsServer};
+pub use tls::{TlsWebSocket, accept_tls, test_root_file};

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::{PATIENCE, Reply};
 
@@ -74,6 +75,16 @@ impl RawPeer {
     /// Writes one frame, masked as a client must.
     pub fn write_frame(&mut self, fin: bool, opcode: u8, payload: &[u8]) {
         self.write(&frame(fin, opcode, Some([1, 2, 3, 4]), payload));
+    }
+
+    /// Writes one whole masked frame; false when the connection is closed or takes no more.
+    pub fn try_write_frame(&mut self, opcode: u8, payload: &[u8]) -> bool {
+        self.stream.write_all(&frame(true, opcode, Some([1, 2, 3, 4]), payload)).is_ok()
+    }
+
+    /// How long writing may take from now on.
+    pub fn set_write_timeout(&mut self, timeout: Duration) {
+        self.stream.set_write_timeout(Some(timeout)).expect("a timeout can be set");
     }
 
     /// Writes one frame without a mask.
