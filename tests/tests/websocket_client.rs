@@ -163,11 +163,10 @@ fn a_connection_that_fails_is_an_error_status_and_is_tried_again_after_three_sec
     let status = io.recv_json()["status"].clone();
     assert_eq!((&status["event"], &status["text"]), (&json!("error"), &json!("common.status.error")));
     assert_eq!((&status["fill"], &status["shape"]), (&json!("red"), &json!("ring")));
-    let mut peer = server.accept();
+    server.accept();
     let waited = begin.elapsed();
     assert!(waited > Duration::from_millis(2_500), "after {waited:?}");
     assert!(waited < Duration::from_secs(10), "after {waited:?}");
-    peer.socket.send_ping();
 }
 
 #[test]

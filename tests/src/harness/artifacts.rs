@@ -33,7 +33,7 @@ pub fn flows_folder() -> PathBuf {
 }
 
 /// Where the fixtures are built: apart, so that no host ever finds them beside the real plugins.
-pub fn faulty_build_folder() -> PathBuf {
+fn faulty_build_folder() -> PathBuf {
     target_folder().join("faulty")
 }
 

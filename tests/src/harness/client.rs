@@ -94,11 +94,6 @@ impl Client {
         self.protocol.as_deref()
     }
 
-    /// The TCP connection underneath.
-    pub fn stream(&mut self) -> &mut TcpStream {
-        self.socket.get_mut()
-    }
-
     /// Sends a text message.
     ///
     /// # Panics
@@ -115,11 +110,6 @@ impl Client {
     /// Sends a binary message.
     pub fn send_binary(&mut self, bytes: &[u8]) {
         self.send(Message::binary(bytes.to_vec()));
-    }
-
-    /// Sends a ping.
-    pub fn send_ping(&mut self) {
-        self.send(Message::Ping(Vec::new().into()));
     }
 
     fn send(&mut self, message: Message) {

@@ -400,11 +400,6 @@ impl Host {
         finished(status, self.stdout.text(), self.stderr.text())
     }
 
-    /// Whether the process still runs.
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
     /// Waits until `look` finds something; a failure shows the log.
     ///
     /// # Panics

@@ -11,9 +11,7 @@ mod raw;
 mod server;
 mod tls;
 
-pub use artifacts::{
-    built, faulty_build_folder, flows_folder, host_copy, link, plugin, scratch_folder, stage,
-};
+pub use artifacts::{built, flows_folder, host_copy, link, plugin, scratch_folder, stage};
 pub use client::{Client, Frame, Refusal};
 pub use eventually::{PATIENCE, eventually, eventually_within};
 pub use flow::Flow;

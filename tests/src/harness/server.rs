@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
@@ -72,12 +71,6 @@ impl WsServer {
     pub fn accept_tcp(&self) -> TcpStream {
         eventually_within(PATIENCE, || self.try_accept_tcp())
             .unwrap_or_else(|| panic!("nobody connected to {}", self.address))
-    }
-
-    /// A connection that comes within `time`.
-    pub fn accept_within(&self, time: Duration) -> Option<Peer> {
-        let stream = eventually_within(time, || self.try_accept_tcp())?;
-        Some(self.shake_hands(stream, |offered| offered.first().cloned()))
     }
 
     /// A connection that is waiting to be accepted, if there is one.
