@@ -1,6 +1,6 @@
 //! Every tunable of the host, each defined once.
 //!
-//! The [`settings!`] list below is the only place where a setting has its name, type, default, range and
+//! The `settings!` list below is the only place where a setting has its name, type, default, range and
 //! description. From it come the command-line option `--some-name`, the environment variable
 //! `FLOWBAY_SOME_NAME` and the key `some_name` in `flowbay.toml`, which override one another in that order.
 //! Durations are whole milliseconds (`…_ms`), sizes whole bytes (`…_bytes`).

@@ -1,8 +1,8 @@
 //! The running flows.
 //!
-//! A flow graph becomes [cells](cell), one per node; a cell has a [mailbox] and, behind it, the plugin's node. Messages
-//! go from cell to cell on the thread whose poll sent them ([drain]); futures of plugins are [tasks] of the host's
-//! tokio. One [control] thread starts, changes and stops flows, one thing at a time.
+//! A flow graph becomes cells, one per node; a cell has a mailbox and, behind it, the plugin's node. Messages
+//! go from cell to cell on the thread whose poll sent them (`drain`); futures of plugins are tasks of the host's
+//! tokio. One control thread starts, changes and stops flows, one thing at a time.
 
 mod api;
 mod cell;
