@@ -99,6 +99,12 @@ impl Session {
         self.host.poll_recv(cx, into)
     }
 
+    /// Ready when the host wants the connection back ([`Received::HandOver`]); takes no values. For a connection whose
+    /// peer takes nothing at the moment, and which therefore does not call [`Session::poll_recv`].
+    pub fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.host.poll_hand_over(cx)
+    }
+
     /// As [`Session::poll_recv`], as a future. Safe to drop at any time: what it took is in `into`.
     pub async fn recv(&self, into: &mut Vec<Value>) -> Received {
         self.host.recv(into).await

@@ -14,7 +14,7 @@ impl UpgradeRequest {
         Self { value, ticket }
     }
 
-    /// The request as an object: `path`, `query`, `headers`, `protocols`, `remote`, `local`, `tls`.
+    /// The request as an object: `path`, `query`, `headers`, `protocols`, `remote`.
     pub fn value(&self) -> &Value {
         &self.value
     }

@@ -36,6 +36,7 @@ mod config;
 mod connection;
 mod context;
 mod error;
+pub mod frames;
 mod http;
 mod node;
 mod node_type;

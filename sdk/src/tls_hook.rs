@@ -208,6 +208,8 @@ mod hooked {
     pub(crate) extern "C" fn run_tls_dtors(thread: u32) -> usize {
         let mut ran = run_entries(thread);
         if thread == 0 {
+            // With its memory: nothing drops the statics of a library that is unloaded.
+            *ENTRIES.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
             for key in std::mem::take(&mut *KEYS.lock().unwrap_or_else(PoisonError::into_inner)) {
                 // The library made this key and has not given it back; glibc now forgets its destructor, which is
                 // about to be unmapped.

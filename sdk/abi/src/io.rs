@@ -78,6 +78,8 @@ pub struct IoVTable {
     poll_flush: unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey) -> IoCode,
     poll_shutdown: unsafe extern "C" fn(*mut (), &mut FfiContext<'_>, WakerKey) -> IoCode,
     info: unsafe extern "C" fn(*mut ()) -> Value,
+    /// Tells the types of one library apart; means nothing to another.
+    type_tag: extern "C" fn() -> u64,
     #[sabi(last_prefix_field)]
     drop: unsafe extern "C" fn(*mut ()),
 }
@@ -111,13 +113,13 @@ impl HostIo {
     /// # Errors
     /// `self` again when it was made by another library or from another type.
     pub fn into_stream<S: HostStreamApi + Sync>(self) -> Result<S, Self> {
-        if self.vtable.drop() as usize != io_shims::vtable::<S>().drop() as usize {
+        if self.vtable.type_tag()() != io_shims::type_tag::<S>() {
             return Err(self);
         }
         let ptr = self.ptr;
         std::mem::forget(self);
-        // SAFETY: the drop function is that of `S` in this library, so `ptr` came from `Box<S>` in `new`; `self`
-        // is forgotten, so the box has one owner.
+        // SAFETY: the tag is that of `S`, a type of this library that no other one has a stream of (streams are the
+        // host's), so `ptr` came from `Box<S>` in `new`; `self` is forgotten, so the box has one owner.
         Ok(*unsafe { Box::from_raw(ptr.cast::<S>()) })
     }
 
@@ -185,6 +187,7 @@ mod io_shims {
             poll_flush: poll_flush::<S>,
             poll_shutdown: poll_shutdown::<S>,
             info: info::<S>,
+            type_tag: type_tag::<S>,
             drop: drop_stream::<S>,
         }));
     }
@@ -245,6 +248,11 @@ mod io_shims {
         catch(|| stream.info()).unwrap_or(Value::Null)
     }
 
+    pub(super) extern "C" fn type_tag<S: 'static>() -> u64 {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(std::any::TypeId::of::<S>())
+    }
+
     unsafe extern "C" fn drop_stream<S: HostStreamApi>(ptr: *mut ()) {
         // SAFETY: `HostIo` gives up its box, once.
         let stream = unsafe { Box::from_raw(ptr.cast::<S>()) };
@@ -267,7 +275,7 @@ pub enum Received {
 pub trait HostSessionApi: Send + Sync + 'static {
     /// The session's id, 16 hexadecimal digits.
     fn id(&self) -> Str;
-    /// Takes up to `max` values off the queue, oldest first.
+    /// Takes up to `max` values off the queue, oldest first. With a `max` of 0 only an end is an answer.
     fn poll_recv(
         &self,
         waker: CallerWaker<'_, '_>,
@@ -346,6 +354,17 @@ impl HostSession {
             }
             _ => Poll::Ready(Received::Closed),
         }
+    }
+
+    /// Ready when the host wants the connection back; takes no values. For a connection whose peer takes nothing at
+    /// the moment, and which therefore does not call [`Self::poll_recv`].
+    pub fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // With no room for values, only an end can be the answer; a cut connection ends when its peer goes on.
+        let code = with_caller(cx, |context, key| {
+            // SAFETY: as in `id`.
+            unsafe { self.vtable.poll_recv()(self.ptr, context, key, RSliceMut::from(&mut [][..])) }
+        });
+        if code == RECV_HAND_OVER { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// As [`Self::poll_recv`], as a future. Safe to drop at any time: what it took is in `into`.

@@ -15,7 +15,7 @@
 //!
 //! ## Upgrade request
 //! `path`, `query`, `headers` (object, lower-case names; a repeated header is an array), `protocols` (array, as
-//! offered), `remote`, `local` (address:port), `tls` (bool).
+//! offered), `remote` (address:port).
 //!
 //! ## Upgrade answer
 //! One of `{accept: true, protocol?, headers?}`, `{refuse: status, headers?, body?}`, `{defer: true}`. The connection

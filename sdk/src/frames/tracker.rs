@@ -1,0 +1,276 @@
+//! What of a WebSocket's input must be kept to be read a second time.
+
+/// Longest header of a frame: two bytes, eight of length, four of mask.
+const MAX_HEADER_BYTES: usize = 14;
+/// Longest payload of a control frame.
+const MAX_CONTROL_BYTES: u64 = 125;
+/// Memory that stays from one message to the next, so that messages of ordinary size need no new one.
+const SPARE_BYTES: usize = 64 << 10;
+
+const FIN: u8 = 0x80;
+const CONTROL: u8 = 0x08;
+const MASKED: u8 = 0x80;
+
+/// Follows the frames of one direction and keeps what was read since the last message boundary: the payload of the
+/// finished fragments of an unfinished message, and the unfinished frame. Whole messages pass without a copy.
+///
+/// It judges nothing but lengths. What breaks the protocol is the codec's to refuse, and until then it is a frame
+/// like any other.
+pub(super) struct Tracker {
+    /// The largest message that the codec takes.
+    max_message_bytes: usize,
+    frame: Frame,
+    /// The unfinished frame's header, as it was read.
+    header: [u8; MAX_HEADER_BYTES],
+    header_len: u8,
+    /// There are finished fragments: the first byte of the first one's header, and whether it was masked.
+    fragments: Option<(u8, bool)>,
+    /// Payload of the finished fragments, unmasked and joined; then that of the unfinished frame, as it was read.
+    kept: Vec<u8>,
+    /// Where in `kept` the unfinished frame begins.
+    fragments_len: usize,
+}
+
+/// Where in a frame the input ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frame {
+    /// Between two frames.
+    Boundary,
+    /// In a header.
+    Header,
+    /// In a payload, of which so many bytes are to come.
+    Payload { left: u64 },
+    /// In a message that the codec will refuse. Nothing is kept, now and later.
+    Lost,
+}
+
+struct Header {
+    /// FIN, reserved bits and opcode.
+    first: u8,
+    /// Bytes of the header.
+    len: usize,
+    payload_len: u64,
+}
+
+impl Header {
+    /// `None` when there is not all of it.
+    #[inline]
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let &[first, second, ..] = bytes else { return None };
+        let (len, payload_len) = match second & 0x7f {
+            126 => (4, u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+            127 => (10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?)),
+            short => (2, u64::from(short)),
+        };
+        let len = if second & MASKED != 0 { len + 4 } else { len };
+        (bytes.len() >= len).then_some(Self { first, len, payload_len })
+    }
+}
+
+impl Tracker {
+    pub(super) fn new(max_message_bytes: usize) -> Self {
+        Self {
+            max_message_bytes,
+            frame: Frame::Boundary,
+            header: [0; MAX_HEADER_BYTES],
+            header_len: 0,
+            fragments: None,
+            kept: Vec::new(),
+            fragments_len: 0,
+        }
+    }
+
+    /// These bytes were read.
+    #[inline]
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+        loop {
+            // Whole messages of one frame are all that most connections ever see.
+            if self.frame == Frame::Boundary && self.fragments.is_none() {
+                while let Some(rest) = self.skip_message(bytes) {
+                    bytes = rest;
+                }
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            bytes = self.step(bytes);
+        }
+    }
+
+    /// What is behind a whole message of one frame at the beginning of `bytes`.
+    #[inline]
+    fn skip_message<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let header = Header::parse(bytes)?;
+        let payload_len = usize::try_from(header.payload_len).ok()?;
+        let is_message = header.first & (FIN | CONTROL) == FIN && payload_len <= self.max_message_bytes;
+        let rest = &bytes[header.len..];
+        if is_message { rest.get(payload_len..) } else { None }
+    }
+
+    /// Goes on in `bytes`, which are not empty, by a header or a payload or what there is of it; returns the rest.
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        match self.frame {
+            Frame::Boundary | Frame::Header => self.step_header(bytes),
+            Frame::Payload { left } => self.step_payload(bytes, left),
+            Frame::Lost => &[],
+        }
+    }
+
+    fn step_header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let had = usize::from(self.header_len);
+        let taken = bytes.len().min(MAX_HEADER_BYTES - had);
+        self.header[had..had + taken].copy_from_slice(&bytes[..taken]);
+        match Header::parse(&self.header[..had + taken]) {
+            None => {
+                // A header is complete with its 14th byte, so these were all the bytes there are.
+                self.header_len = (had + taken) as u8;
+                self.frame = Frame::Header;
+                &[]
+            }
+            Some(header) => {
+                self.header_len = header.len as u8;
+                self.begin_payload(&header);
+                &bytes[header.len - had..]
+            }
+        }
+    }
+
+    fn begin_payload(&mut self, header: &Header) {
+        let doomed = if header.first & CONTROL != 0 {
+            header.payload_len > MAX_CONTROL_BYTES
+        } else {
+            header.payload_len > (self.max_message_bytes - self.fragments_len) as u64
+        };
+        if doomed {
+            self.give_up();
+        } else if header.payload_len == 0 {
+            self.finish_frame();
+        } else {
+            self.frame = Frame::Payload { left: header.payload_len };
+        }
+    }
+
+    fn step_payload<'a>(&mut self, bytes: &'a [u8], left: u64) -> &'a [u8] {
+        let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        let (payload, rest) = bytes.split_at(taken);
+        let left = left - taken as u64;
+        // The end of a frame is needed only when it is a fragment: with any other it has all been used.
+        if left > 0 || self.is_fragment() {
+            self.keep(payload, left);
+        }
+        if left == 0 {
+            self.finish_frame();
+        } else {
+            self.frame = Frame::Payload { left };
+        }
+        rest
+    }
+
+    /// Keeps payload behind which so many bytes of the frame follow. What it takes up doubles as it grows, as a vector
+    /// does, but not beyond the end of the frame.
+    fn keep(&mut self, payload: &[u8], left: u64) {
+        let len = self.kept.len() + payload.len();
+        if len > self.kept.capacity() {
+            let end = usize::try_from(left).unwrap_or(usize::MAX).saturating_add(len);
+            let capacity = (2 * self.kept.capacity()).clamp(len, end);
+            self.kept.reserve_exact(capacity - self.kept.len());
+        }
+        self.kept.extend_from_slice(payload);
+    }
+
+    /// Whether the frame whose header this is belongs to a message and does not end it.
+    fn is_fragment(&self) -> bool {
+        self.header[0] & (FIN | CONTROL) == 0
+    }
+
+    fn finish_frame(&mut self) {
+        let (first, header_len) = (self.header[0], usize::from(self.header_len));
+        self.frame = Frame::Boundary;
+        self.header_len = 0;
+        if self.is_fragment() {
+            let masked = self.header[1] & MASKED != 0;
+            if masked && let Some(key) = self.header[..header_len].last_chunk() {
+                unmask(&mut self.kept[self.fragments_len..], *key);
+            }
+            self.fragments_len = self.kept.len();
+            self.fragments.get_or_insert((first, masked));
+        } else if first & CONTROL != 0 {
+            self.kept.truncate(self.fragments_len);
+        } else {
+            self.fragments = None;
+            self.fragments_len = 0;
+            self.kept.clear();
+            if self.kept.capacity() > SPARE_BYTES {
+                self.kept = Vec::new();
+            }
+        }
+    }
+
+    /// Keeps nothing any more.
+    pub(super) fn give_up(&mut self) {
+        *self = Self { frame: Frame::Lost, ..Self::new(self.max_message_bytes) };
+    }
+
+    /// Whether it has given up.
+    pub(super) fn is_lost(&self) -> bool {
+        self.frame == Frame::Lost
+    }
+
+    /// The input since the last message boundary, as frames that say the same: fragments joined into one, control
+    /// frames between them left out.
+    pub(super) fn into_input(self) -> Vec<u8> {
+        let mut input = Vec::new();
+        let (fragments, unfinished) = self.kept.split_at(self.fragments_len);
+        if let Some((first, masked)) = self.fragments {
+            push_header(&mut input, first, masked, fragments.len() as u64);
+            input.extend_from_slice(fragments);
+        }
+        input.extend_from_slice(&self.header[..usize::from(self.header_len)]);
+        input.extend_from_slice(unfinished);
+        input
+    }
+
+    /// Bytes of payload that it keeps.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Bytes of memory that it holds apart from itself.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.kept.capacity()
+    }
+}
+
+/// The header of a frame whose payload is not masked, or masked with zeroes, which is the same.
+fn push_header(out: &mut Vec<u8>, first: u8, masked: bool, payload_len: u64) {
+    let mask_bit = if masked { MASKED } else { 0 };
+    out.push(first);
+    match payload_len {
+        0..126 => out.push(mask_bit | payload_len as u8),
+        126..0x1_0000 => {
+            out.push(mask_bit | 126);
+            out.extend_from_slice(&(payload_len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(mask_bit | 127);
+            out.extend_from_slice(&payload_len.to_be_bytes());
+        }
+    }
+    if masked {
+        out.extend_from_slice(&[0; 4]);
+    }
+}
+
+fn unmask(bytes: &mut [u8], key: [u8; 4]) {
+    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+    let mut words = bytes.chunks_exact_mut(size_of::<u64>());
+    for word in &mut words {
+        let mut value = [0; size_of::<u64>()];
+        value.copy_from_slice(word);
+        word.copy_from_slice(&(u64::from_ne_bytes(value) ^ wide).to_ne_bytes());
+    }
+    for (byte, key) in words.into_remainder().iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+}
