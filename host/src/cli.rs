@@ -30,6 +30,9 @@ pub enum Command {
     },
     /// List the plugins with their node types, or why one was refused
     Plugins {
+        /// Ask the host that runs there, and learn what it uses and what it refused
+        #[arg(long, value_name = "http://HOST:PORT")]
+        url: Option<String>,
         /// The settings.
         #[command(flatten)]
         sources: Sources,
@@ -62,6 +65,10 @@ pub struct Sources {
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
+    /// Do not take over changed plugin files and flow files
+    #[arg(long, conflicts_with = "watch", help_heading = "Plugins")]
+    pub no_watch: bool,
+
     /// Settings given on the command line.
     #[command(flatten)]
     pub options: Options,
@@ -73,7 +80,11 @@ impl Sources {
     /// # Errors
     /// See [`Settings::load`].
     pub fn settings(&self) -> Result<Settings, SettingsError> {
-        Settings::load(self.options.clone(), self.config.as_deref(), |name| std::env::var_os(name))
+        let mut options = self.options.clone();
+        if self.no_watch {
+            options.watch = Some(false);
+        }
+        Settings::load(options, self.config.as_deref(), |name| std::env::var_os(name))
     }
 }
 

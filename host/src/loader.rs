@@ -1,13 +1,18 @@
-//! Bringing plugin files into the registry: at the start, and when a new file appears.
+//! Bringing plugin files into the host: at the start, and when files change.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeMap,
+    io::Read as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use sha2::{Digest as _, Sha256};
+
 use crate::{
-    plugin::{self, LoadSettings, Loaded, Refusal},
-    registry::Registry,
+    plugin::{self, LoadSettings, Loaded, Plugin, Refusal},
+    registry::{Conflict, Registry},
     settings::Settings,
     watcher::QUIET,
 };
@@ -16,20 +21,62 @@ use crate::{
 /// else would bring it back: its last change may come before the folder is watched.
 const CHANGING_ATTEMPTS: u32 = 10;
 
-/// One file that was looked at, for `flowbay plugins`.
-pub struct Examined {
-    /// The file.
-    pub file: PathBuf,
-    /// The plugin's name when it was loaded, else why it was refused.
-    pub outcome: Result<String, String>,
+/// What is known of the files in the plugin folders: for `flowbay plugins` and `GET /plugins`.
+///
+/// Shared: the control thread writes it, requests read it.
+#[derive(Clone, Default)]
+pub struct PluginFiles {
+    files: Arc<Mutex<BTreeMap<PathBuf, FileState>>>,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileState {
+    /// The name of the plugin that was last loaded from it, if any.
+    pub plugin: Option<String>,
+    /// Why its present content is not in use, in a paragraph.
+    pub refused: Option<String>,
+}
+
+impl PluginFiles {
+    /// All files that were looked at, by path.
+    pub fn all(&self) -> BTreeMap<PathBuf, FileState> {
+        self.lock().clone()
+    }
+
+    /// The present content of a file is not used, and why. The first time it is said in the log.
+    pub fn refuse(&self, file: &Path, reason: String) {
+        let mut files = self.lock();
+        let state = files.entry(file.to_owned()).or_default();
+        if state.refused.as_ref() != Some(&reason) {
+            tracing::warn!("{reason}");
+        }
+        state.refused = Some(reason);
+    }
+
+    /// A file's content is in use.
+    pub fn accept(&self, file: &Path, plugin: &str) {
+        self.lock().insert(file.to_owned(), FileState { plugin: Some(plugin.to_owned()), refused: None });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, FileState>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A plugin that was loaded from a file and is not yet in use.
+pub struct Found {
+    /// It.
+    pub plugin: Arc<Plugin>,
+    /// The plugin in use that it is newer code of.
+    pub replaces: Option<Arc<Plugin>>,
 }
 
 /// Loads plugin files.
 pub struct Loader {
     settings: LoadSettings,
     folders: Vec<PathBuf>,
-    /// Files whose plugin is registered.
-    loaded: HashSet<PathBuf>,
+    files: PluginFiles,
 }
 
 impl Loader {
@@ -38,10 +85,10 @@ impl Loader {
         Self {
             settings: LoadSettings {
                 probe_exe: None,
-                probe_deadline: std::time::Duration::from_millis(settings.probe_deadline_ms),
+                probe_deadline: Duration::from_millis(settings.probe_deadline_ms),
             },
             folders: settings.plugin_dirs(),
-            loaded: HashSet::new(),
+            files: PluginFiles::default(),
         }
     }
 
@@ -50,50 +97,21 @@ impl Loader {
         &self.folders
     }
 
-    /// Loads every plugin in the folders; what is refused is reported and passed over.
-    pub fn load_all(&mut self, registry: &Registry) -> Vec<Examined> {
-        let candidates = plugin::discover(&self.folders);
-        candidates.into_iter().filter_map(|candidate| self.load(&candidate.file, registry)).collect()
+    /// What is known of the files.
+    pub fn files(&self) -> &PluginFiles {
+        &self.files
     }
 
-    /// Loads those of the files that are new plugins; true when there was one.
-    pub fn load_new(&mut self, files: &[PathBuf], registry: &Registry) -> bool {
-        let mut any = false;
-        for candidate in plugin::discover(&self.folders) {
-            if !files.contains(&candidate.file) {
-                continue;
-            }
-            if self.loaded.contains(&candidate.file) {
-                tracing::info!(
-                    file = %candidate.file.display(),
-                    "the plugin's file has changed; the code that is loaded stays until the host is started again"
-                );
-                continue;
-            }
-            any |= self.load(&candidate.file, registry).is_some_and(|examined| examined.outcome.is_ok());
+    /// Loads every plugin in the folders into the registry; what is refused is reported and passed over.
+    pub fn load_all(&self, registry: &Registry) {
+        for found in self.examine(None, registry) {
+            self.add(found.plugin, registry);
         }
-        any
     }
 
-    /// `None` for a file that is no plugin and belongs in a build folder.
-    fn load(&mut self, file: &Path, registry: &Registry) -> Option<Examined> {
-        let refused = |text: String| {
-            tracing::warn!("{text}");
-            Some(Examined { file: file.to_owned(), outcome: Err(text) })
-        };
-        let mut loaded = plugin::load(file, &self.settings);
-        for _ in 0..CHANGING_ATTEMPTS {
-            if !loaded.as_ref().is_err_and(|error| error.refusal == Refusal::Changing) {
-                break;
-            }
-            std::thread::sleep(QUIET);
-            loaded = plugin::load(file, &self.settings);
-        }
-        let plugin = match loaded {
-            Ok(Loaded::Plugin(plugin)) => plugin,
-            Ok(Loaded::PassedOver) => return None,
-            Err(error) => return refused(error.to_string()),
-        };
+    /// Puts a plugin that replaces none into the registry; whether it could be.
+    pub fn add(&self, plugin: Arc<Plugin>, registry: &Registry) -> bool {
+        let file = plugin.info().file.clone();
         match registry.add(plugin) {
             Ok(plugin) => {
                 let info = plugin.info();
@@ -105,10 +123,91 @@ impl Loader {
                     file.display(),
                     types.join(", ")
                 );
-                self.loaded.insert(file.to_owned());
-                Some(Examined { file: file.to_owned(), outcome: Ok(info.name.clone()) })
+                self.files.accept(&file, &info.name);
+                true
             }
-            Err(conflict) => refused(conflict.to_string()),
+            Err(conflict) => {
+                self.files.refuse(&file, conflict.to_string());
+                false
+            }
+        }
+    }
+
+    /// Loads what is new in the folders, of `only` those files when given. What is refused is reported and passed
+    /// over.
+    pub fn examine(&self, only: Option<&[PathBuf]>, registry: &Registry) -> Vec<Found> {
+        // Whoever watches names files from the root, whatever the folders were called.
+        let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let only: Option<Vec<PathBuf>> = only.map(|only| only.iter().map(|path| absolute(path)).collect());
+        let wanted = |file: &Path| only.as_ref().is_none_or(|only| only.contains(&absolute(file)));
+        for (file, state) in self.files.all() {
+            if wanted(&file) && state.plugin.is_some() && !file.exists() {
+                tracing::info!(
+                    "{} is gone; its plugin {} stays in use until the host is started again",
+                    file.display(),
+                    state.plugin.unwrap_or_default()
+                );
+            }
+        }
+        let candidates = plugin::discover(&self.folders);
+        candidates
+            .into_iter()
+            .filter(|candidate| wanted(&candidate.file))
+            .filter_map(|candidate| self.load(&candidate.file, registry))
+            .collect()
+    }
+
+    fn load(&self, file: &Path, registry: &Registry) -> Option<Found> {
+        let in_use = registry.plugins().into_iter().find(|plugin| plugin.info().file == file);
+        if let Some(plugin) = &in_use
+            && sha256(file).as_ref() == Some(&plugin.info().hash)
+        {
+            // Touched, or back to what it was.
+            self.files.accept(file, &plugin.info().name);
+            return None;
+        }
+        let mut loaded = plugin::load(file, &self.settings);
+        for _ in 0..CHANGING_ATTEMPTS {
+            if !loaded.as_ref().is_err_and(|error| error.refusal == Refusal::Changing) {
+                break;
+            }
+            std::thread::sleep(QUIET);
+            loaded = plugin::load(file, &self.settings);
+        }
+        let plugin = match loaded {
+            Ok(Loaded::Plugin(plugin)) => plugin,
+            Ok(Loaded::PassedOver) => return None,
+            Err(error) => {
+                self.files.refuse(file, error.to_string());
+                return None;
+            }
+        };
+        let replaces = registry.plugin(&plugin.info().name);
+        if let Some(first) = &replaces
+            && first.info().file != file
+            && first.info().file.exists()
+        {
+            let conflict = Conflict::Name {
+                name: plugin.info().name.clone(),
+                file: file.to_owned(),
+                first: first.info().file.clone(),
+            };
+            self.files.refuse(file, conflict.to_string());
+            return None;
+        }
+        Some(Found { plugin, replaces })
+    }
+}
+
+/// Through a small buffer: a library read whole would leave the heap as large as it is.
+fn sha256(file: &Path) -> Option<String> {
+    let mut file = std::fs::File::open(file).ok()?;
+    let mut buffer = vec![0; 64 * 1024];
+    let mut hash = Sha256::new();
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(data_encoding::HEXLOWER.encode(&hash.finalize())),
+            read => hash.update(&buffer[..read]),
         }
     }
 }

@@ -107,6 +107,46 @@ impl Registry {
         Ok(plugin)
     }
 
+    /// Whether `new` can take the place of `old`: its types are its own.
+    ///
+    /// # Errors
+    /// One of its types belongs to a third plugin.
+    pub fn check_successor(&self, old: &Plugin, new: &Plugin) -> Result<(), Conflict> {
+        let types = self.types.read().unwrap_or_else(PoisonError::into_inner);
+        for node_type in &new.info().types {
+            if let Some(first) = types.get(&node_type.name)
+                && first.plugin.info().name != old.info().name
+            {
+                return Err(Conflict::Type {
+                    node_type: node_type.name.clone(),
+                    name: new.info().name.clone(),
+                    file: new.info().file.clone(),
+                    first: first.plugin.info().name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `new` in the place of `old`, with its types.
+    pub fn replace(&self, old: &Arc<Plugin>, new: Arc<Plugin>) {
+        let mut plugins = self.plugins.write().unwrap_or_else(PoisonError::into_inner);
+        let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
+        types.retain(|_, registered| !Arc::ptr_eq(&registered.plugin, old));
+        for node_type in &new.info().types {
+            let registered = Registered { plugin: new.clone(), info: Arc::new(node_type.clone()) };
+            types.insert(node_type.name.clone(), registered);
+        }
+        plugins.retain(|plugin| !Arc::ptr_eq(plugin, old));
+        plugins.push(new);
+    }
+
+    /// The plugin of that name.
+    pub fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {
+        let plugins = self.plugins.read().unwrap_or_else(PoisonError::into_inner);
+        plugins.iter().find(|plugin| plugin.info().name == name).cloned()
+    }
+
     /// The type of that name.
     pub fn get(&self, node_type: &str) -> Option<Registered> {
         self.types.read().unwrap_or_else(PoisonError::into_inner).get(node_type).cloned()

@@ -1,6 +1,13 @@
 //! The commands: `run`, `plugins`, `check`, and the loader's `probe`.
 
-use std::{fmt::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
@@ -8,10 +15,11 @@ use tokio::{
 };
 
 use crate::{
+    admin,
     cli::{Cli, Command, Sources},
     flow::{FlowFile, FlowGraph, Level, ProcessEnv},
     http::{AdminGuard, Routes, RunningServer, Server},
-    loader::{Examined, Loader},
+    loader::{FileState, Loader},
     logging, plugin,
     registry::Registry,
     runtime::Runtime,
@@ -26,7 +34,10 @@ pub fn main(cli: Cli) -> ExitCode {
             return u8::try_from(plugin::probe_main(&file)).map_or(ExitCode::FAILURE, ExitCode::from);
         }
         Command::Run { flows, sources } => settings(&sources).and_then(|settings| run(&flows, settings)),
-        Command::Plugins { sources } => settings(&sources).map(|settings| plugins(&settings)),
+        Command::Plugins { url: None, sources } => settings(&sources).map(|settings| plugins(&settings)),
+        Command::Plugins { url: Some(url), sources } => {
+            settings(&sources).and_then(|settings| plugins_of(&url, &settings))
+        }
         Command::Check { flows, sources } => settings(&sources).and_then(|settings| check(&flows, &settings)),
     };
     match result {
@@ -44,7 +55,11 @@ fn settings(sources: &Sources) -> Result<Settings, String> {
     Ok(settings)
 }
 
-fn read_flows(flows: &Path) -> Result<FlowFile, String> {
+/// Reads a flow file.
+///
+/// # Errors
+/// One line that names the file.
+pub fn read_flows(flows: &Path) -> Result<FlowFile, String> {
     let text = std::fs::read_to_string(flows).map_err(|error| format!("{}: {error}", flows.display()))?;
     FlowFile::parse(&text).map_err(|error| format!("{}: {error}", flows.display()))
 }
@@ -72,19 +87,23 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
         tokio.block_on(Server::bind(&settings, routes.clone(), guard)).map_err(|error| error.to_string())?;
     let address = server.local_addr();
 
-    let mut loader = Loader::new(&settings);
+    let loader = Loader::new(&settings);
     let folders = loader.folders().to_vec();
-    if loader.load_all(&registry).is_empty() {
+    loader.load_all(&registry);
+    if registry.plugins().is_empty() {
         let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
         tracing::warn!("no plugins in {}", folders.join(", "));
     }
+    let watch = settings.watch;
+    let files = loader.files().clone();
     // Each of the two has its own deadline; this is for when a plugin keeps the threads that those need.
     let patience =
         Duration::from_millis(settings.node_close_timeout_ms.max(settings.shutdown_grace_ms)) + OVERTIME;
-    let runtime = Runtime::start(settings, tokio.handle().clone(), routes, registry, loader)
+    let runtime = Runtime::start(settings, tokio.handle().clone(), routes.clone(), registry.clone(), loader)
         .map_err(|error| format!("no thread to run on: {error}"))?;
-    let _watcher = Watcher::start(&folders, runtime.plugin_files_changed())
-        .inspect_err(|error| tracing::warn!("plugin folders are not watched: {error}"));
+    admin::plugins::add_routes(&routes, registry, files, runtime.clone())
+        .map_err(|taken| taken.to_string())?;
+    let _watchers = watch.then(|| watch_files(&runtime, &folders, flows));
 
     runtime.deploy(file);
     // `start` spawns the accept loop.
@@ -100,6 +119,28 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     // Not waited for: a plugin may keep a thread, and everything that had to be said is said.
     tokio.shutdown_background();
     Ok(code)
+}
+
+/// Has changes to plugin files and to the flow file taken over. What cannot be watched is said in the log.
+fn watch_files(runtime: &Runtime, folders: &[PathBuf], flows: &Path) -> Vec<Watcher> {
+    let plugins = runtime.clone();
+    let plugins = Watcher::start(folders, move |files| plugins.plugin_files_changed(files));
+    let (flow_file, of_flows) = (flows.to_owned(), runtime.clone());
+    let folder = match flows.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let flows = Watcher::start(&[folder], move |files| {
+        if files.iter().any(|file| file.file_name() == flow_file.file_name()) {
+            of_flows.flow_file_changed(&flow_file);
+        }
+    });
+    [("plugin folders", plugins), ("the flow file", flows)]
+        .into_iter()
+        .filter_map(|(what, watcher)| {
+            watcher.inspect_err(|error| tracing::warn!("changes to {what} are not noticed: {error}")).ok()
+        })
+        .collect()
 }
 
 /// What stopping may take beyond the deadlines that it has.
@@ -132,7 +173,7 @@ impl Stopping {
     ) -> std::io::Result<ExitCode> {
         let Self { own, mut signals } = self;
         own.block_on(async {
-            let signal = signals.next().await;
+            let signal = signals.next(|| runtime.reload(|| ())).await;
             tracing::info!("{signal}: stopping");
             let (done, stopped) = tokio::sync::oneshot::channel();
             let tokio = tokio.clone();
@@ -144,7 +185,7 @@ impl Stopping {
             })?;
             tokio::select! {
                 _ = stopped => Ok(ExitCode::SUCCESS),
-                signal = signals.next() => {
+                signal = signals.next(|| ()) => {
                     tracing::warn!("{signal} again: not waiting for what is still at work");
                     Ok(ExitCode::FAILURE)
                 }
@@ -160,17 +201,26 @@ impl Stopping {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+    /// The next signal that ends the process. Until then, SIGHUP calls `on_hangup`.
+    async fn next(&mut self, on_hangup: impl Fn()) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.hangup.recv() => on_hangup(),
+            }
         }
     }
 }
@@ -178,43 +228,58 @@ impl Signals {
 /// Prints what is in the plugin folders.
 fn plugins(settings: &Settings) -> ExitCode {
     let registry = Registry::default();
-    let mut loader = Loader::new(settings);
-    let examined = loader.load_all(&registry);
-    print!("{}", plugin_table(&examined, &registry));
+    let loader = Loader::new(settings);
+    loader.load_all(&registry);
+    print!("{}", plugin_table(&loader.files().all(), &registry));
     ExitCode::SUCCESS
 }
 
-fn plugin_table(examined: &[Examined], registry: &Registry) -> String {
+fn plugin_table(files: &BTreeMap<PathBuf, FileState>, registry: &Registry) -> String {
+    let plugins: Vec<serde_json::Value> =
+        registry.plugins().iter().map(|plugin| admin::plugins::describe(plugin.info())).collect();
+    let refused: Vec<String> = files.values().filter_map(|state| state.refused.clone()).collect();
+    table(&plugins, &refused)
+}
+
+/// Prints what a host that runs uses, and what it refused.
+fn plugins_of(url: &str, settings: &Settings) -> Result<ExitCode, String> {
+    let token = settings
+        .admin_token_file
+        .as_ref()
+        .map(|file| std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display())))
+        .transpose()?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    let answer = tokio.block_on(admin::ask::get(url, "/plugins", token.as_deref().map(str::trim)))?;
+    let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    let refused: Vec<String> =
+        list("refused").iter().filter_map(|file| file["reason"].as_str().map(str::to_owned)).collect();
+    print!("{}", table(&list("plugins"), &refused));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Plugins as `GET /plugins` lists them, and paragraphs about refused files, as text.
+fn table(plugins: &[serde_json::Value], refused: &[String]) -> String {
     let mut rows =
         vec![["FILE", "PLUGIN", "VERSION", "SDK", "ABI", "RUSTC", "NODE TYPES"].map(str::to_owned)];
-    let mut refused = String::new();
-    let plugins = registry.plugins();
-    for file in examined {
-        let name = file
-            .file
-            .file_name()
-            .map_or_else(|| file.file.display().to_string(), |name| name.to_string_lossy().into_owned());
-        match &file.outcome {
-            Ok(plugin) => {
-                let Some(plugin) = plugins.iter().find(|found| &found.info().name == plugin) else {
-                    continue;
-                };
-                let info = plugin.info();
-                let types: Vec<&str> = info.types.iter().map(|node_type| node_type.name.as_str()).collect();
-                rows.push([
-                    name,
-                    info.name.clone(),
-                    info.version.clone(),
-                    info.sdk.clone(),
-                    info.abi.clone(),
-                    info.rustc.clone(),
-                    types.join(", "),
-                ]);
-            }
-            Err(reason) => {
-                let _ = writeln!(refused, "\nrefused: {reason}");
-            }
-        }
+    for plugin in plugins {
+        let text = |key: &str| plugin[key].as_str().unwrap_or_default().to_owned();
+        let file = text("file");
+        let file =
+            Path::new(&file).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let types: Vec<&str> =
+            plugin["types"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
+        rows.push([
+            file,
+            text("name"),
+            text("version"),
+            text("sdk"),
+            text("abi"),
+            text("rustc"),
+            types.join(", "),
+        ]);
     }
     let mut widths = [0; 7];
     for row in &rows {
@@ -228,7 +293,9 @@ fn plugin_table(examined: &[Examined], registry: &Registry) -> String {
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(table, "{}", cells.join("  ").trim_end());
     }
-    table.push_str(&refused);
+    for reason in refused {
+        let _ = writeln!(table, "\nrefused: {reason}");
+    }
     table
 }
 

@@ -172,6 +172,19 @@ settings! {
     [value_name = "MS", help_heading = "Plugins", hide_short_help = true]
     probe_deadline_ms: u64 = 2_000, within 1..=HOUR_MS;
 
+    /// Milliseconds that running nodes and connections have to come to a boundary when newer code takes over
+    ///
+    /// A node that is busy for longer finishes its message in the old code, a connection that moves for longer ends
+    /// in it. 5 s is longer than most handlers wait for anything.
+    [value_name = "MS", help_heading = "Plugins", hide_short_help = true]
+    swap_deadline_ms: u64 = 5_000, within 1..=HOUR_MS;
+
+    /// Whether plugin files and the flow file are watched and changes taken over
+    ///
+    /// On, because that is what the host is for; --no-watch is the same as --watch false.
+    [value_name = "true|false", action = clap::ArgAction::Set, help_heading = "Plugins"]
+    watch: bool = true;
+
     /// Messages delivered inside one poll before other tasks get their turn
     ///
     /// 256 small messages take well under a millisecond, which keeps 16 busy connections fair on one thread.
@@ -551,6 +564,7 @@ mod tests {
         for name in Options::NAMES {
             let (text, toml) = match *name {
                 "host" => ("localhost", "\"localhost\""),
+                "watch" => ("false", "false"),
                 "log_format" => ("json", "\"json\""),
                 "plugins" => ("some", "[\"some\"]"),
                 "admin_token_file" => ("token", "\"token\""),

@@ -1,6 +1,9 @@
 //! The admin API: how its answers look. Its routes are registered by those who answer them, and
 //! [`AdminGuard`](crate::http::AdminGuard) decides who may ask.
 
+pub mod ask;
+pub mod plugins;
+
 use hyper::StatusCode;
 
 use crate::http::HttpResponse;

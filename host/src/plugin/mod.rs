@@ -90,6 +90,18 @@ pub struct PluginInfo {
     pub types: Vec<NodeTypeInfo>,
 }
 
+impl PluginInfo {
+    /// Whether it has a node type of that name.
+    pub fn has_type(&self, node_type: &str) -> bool {
+        self.types.iter().any(|info| info.name == node_type)
+    }
+
+    /// How many messages a node of a type may have in hand at a time, 0 for any number; 1 when it has no such type.
+    pub fn concurrency(&self, node_type: &str) -> u32 {
+        self.types.iter().find(|info| info.name == node_type).map_or(1, |info| info.concurrency)
+    }
+}
+
 impl Plugin {
     /// What it is.
     pub fn info(&self) -> &PluginInfo {

@@ -1,6 +1,13 @@
 //! The host's services for one node, as its plugin calls them.
 
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use flowbay_abi::{
     FfiFuture, Msg, Object, Str, Value,
@@ -11,7 +18,7 @@ use flowbay_abi::{
 };
 use hyper::Method;
 
-use super::{cell::NodeCell, endpoints, events};
+use super::{cell::NodeCell, endpoints, events, tasks::Freeze};
 use crate::{
     dial::{self, DialOptions, TlsOptions},
     flow::NodeKind,
@@ -20,15 +27,92 @@ use crate::{
 };
 
 /// One node's door to the host. Belongs to one generation of its plugin, while the cell outlives generations.
+///
+/// Until [`NodeHost::begin`] the node has no effects: what it asks for is kept, so that a node which is made beside
+/// its predecessor, and perhaps never used, does nothing that its predecessor does too.
 pub struct NodeHost {
     cell: Arc<NodeCell>,
     plugin: Arc<Plugin>,
+    own_tasks: Arc<Freeze>,
+    held_back: AtomicBool,
+    effects: Mutex<Vec<Effect>>,
 }
+
+/// What a node asked for before its time.
+enum Effect {
+    Send(Vec<PortMsg>),
+    Deliver(String, Msg),
+    Error(NodeError, Option<Msg>),
+    Status(Value),
+    Debug(Value),
+    Spawn(FfiFuture<()>),
+    Route(Value),
+}
+
+/// A constructor that asks for more than this is out of its mind; the rest is dropped.
+const MAX_EFFECTS: usize = 10_000;
 
 impl NodeHost {
     /// The door for a node of `cell` that code of `plugin` implements.
     pub fn new(cell: Arc<NodeCell>, plugin: Arc<Plugin>) -> Self {
-        Self { cell, plugin }
+        Self {
+            cell,
+            plugin,
+            own_tasks: Arc::default(),
+            held_back: AtomicBool::new(true),
+            effects: Mutex::default(),
+        }
+    }
+
+    /// Stops the node's own tasks.
+    pub fn own_tasks(&self) -> &Arc<Freeze> {
+        &self.own_tasks
+    }
+
+    /// The node is in use: what it asked for meanwhile is done, and from now on all is done at once.
+    pub fn begin(&self) {
+        let effects = {
+            let mut effects = self.lock();
+            self.held_back.store(false, Ordering::Release);
+            std::mem::take(&mut *effects)
+        };
+        for effect in effects {
+            match effect {
+                Effect::Send(mut batch) => self.send(&mut batch),
+                Effect::Deliver(target, msg) => {
+                    self.deliver(&target, msg);
+                }
+                Effect::Error(error, msg) => self.error(error, msg),
+                Effect::Status(status) => self.status(status),
+                Effect::Debug(event) => self.debug(event),
+                Effect::Spawn(task) => self.spawn(task),
+                Effect::Route(route) => {
+                    if let Err(error) = self.register_route(route) {
+                        self.error(error, None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps an effect when it is not yet time; gives it back when it is.
+    fn hold_back(&self, effect: Effect) -> Option<Effect> {
+        let mut effects = self.lock();
+        if !self.held_back.load(Ordering::Acquire) {
+            return Some(effect);
+        }
+        if effects.len() < MAX_EFFECTS {
+            effects.push(effect);
+        }
+        None
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Effect>> {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn context_owner(&self, scope: ContextScope) -> String {
@@ -58,6 +142,14 @@ impl NodeHost {
 
 impl HostApi for NodeHost {
     fn send(&self, batch: &mut [PortMsg]) {
+        if self.is_held_back() {
+            let batch =
+                batch.iter_mut().map(|item| PortMsg { port: item.port, msg: std::mem::take(&mut item.msg) });
+            if let Some(Effect::Send(mut batch)) = self.hold_back(Effect::Send(batch.collect())) {
+                self.cell.send(&mut batch);
+            }
+            return;
+        }
         self.cell.send(batch);
     }
 
@@ -66,7 +158,13 @@ impl HostApi for NodeHost {
     }
 
     fn deliver(&self, target: &str, msg: Msg) -> bool {
-        match self.cell.shared().node(target) {
+        if self.is_held_back() {
+            return match self.hold_back(Effect::Deliver(target.to_owned(), msg)) {
+                Some(Effect::Deliver(target, msg)) => self.deliver(&target, msg),
+                _ => true,
+            };
+        }
+        match self.cell.shared().node(target).filter(|_| !self.cell.is_closed()) {
             Some(target) => {
                 target.deliver(msg, Via::Direct);
                 true
@@ -76,14 +174,32 @@ impl HostApi for NodeHost {
     }
 
     fn error(&self, error: NodeError, msg: Option<Msg>) {
+        if self.is_held_back() {
+            if let Some(Effect::Error(error, msg)) = self.hold_back(Effect::Error(error, msg)) {
+                self.error(error, msg);
+            }
+            return;
+        }
         events::error(&self.cell, error, msg);
     }
 
     fn status(&self, status: Value) {
+        if self.is_held_back() {
+            if let Some(Effect::Status(status)) = self.hold_back(Effect::Status(status)) {
+                self.status(status);
+            }
+            return;
+        }
         events::status(&self.cell, status);
     }
 
     fn debug(&self, event: Value) {
+        if self.is_held_back() {
+            if let Some(Effect::Debug(event)) = self.hold_back(Effect::Debug(event)) {
+                self.debug(event);
+            }
+            return;
+        }
         self.cell.shared().console.print(self.cell.id(), &event);
     }
 
@@ -144,6 +260,9 @@ impl HostApi for NodeHost {
         path: &str,
         value: Option<Value>,
     ) -> Result<(), NodeError> {
+        if self.cell.is_closed() {
+            return Err(NodeError::new("the node is closed"));
+        }
         let (owner, path) = self.context_place(scope, path);
         self.cell.shared().context.set(&owner, store, path, value)
     }
@@ -153,7 +272,13 @@ impl HostApi for NodeHost {
     }
 
     fn spawn(&self, task: FfiFuture<()>) {
-        self.cell.spawn(task, self.plugin.clone());
+        if self.is_held_back() {
+            if let Some(Effect::Spawn(task)) = self.hold_back(Effect::Spawn(task)) {
+                self.spawn(task);
+            }
+            return;
+        }
+        self.cell.spawn(task, self.plugin.clone(), &self.own_tasks);
     }
 
     fn sleep(&self, ms: u64) -> HostFuture {
@@ -176,7 +301,7 @@ impl HostApi for NodeHost {
 
     fn attach(&self, io: HostIo, state: Value) -> Result<Str, NodeError> {
         let instance = self.cell.instance().ok_or_else(|| NodeError::new("the node is closed"))?;
-        let open = self.cell.open_session(&instance);
+        let open = self.cell.open_session();
         self.cell.serve(&instance, open, io, state)
     }
 
@@ -201,6 +326,12 @@ impl HostApi for NodeHost {
     }
 
     fn register_route(&self, route: Value) -> Result<(), NodeError> {
+        if self.is_held_back() {
+            return match self.hold_back(Effect::Route(route)) {
+                Some(Effect::Route(route)) => self.register_route(route),
+                _ => Ok(()),
+            };
+        }
         let text = |key| {
             route
                 .get(key)
@@ -221,9 +352,12 @@ impl HostApi for NodeHost {
             other => return Err(NodeError::new(format!("there is no kind of route called {other}"))),
         };
         let routes = &self.cell.shared().routes;
-        let route = routes
-            .add(self.cell.id(), path, handler)
-            .map_err(|taken| NodeError::new(taken.to_string()).with_code("ROUTE_TAKEN"))?;
+        let route = match routes.add(self.cell.id(), path, handler) {
+            Ok(route) => route,
+            // The successor of a node asks for what its predecessor had: the handler leads to the cell of both.
+            Err(taken) if taken.owner == self.cell.id() => return Ok(()),
+            Err(taken) => return Err(NodeError::new(taken.to_string()).with_code("ROUTE_TAKEN")),
+        };
         // Code that was left behind when the node was closed must not get a route that nobody takes away.
         if self.cell.is_closed() {
             routes.remove(route);

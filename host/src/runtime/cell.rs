@@ -1,10 +1,13 @@
 //! One node of the running flows, as the host keeps it.
 
 use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -18,17 +21,19 @@ use flowbay_abi::{
 };
 
 use super::{
-    Shared, drain, events,
+    Shared,
+    api::NodeHost,
+    drain, events,
     events::{EventTargets, InstanceStatus},
     mailbox::{Delivery, Mailbox, Refused, Standing},
     pressure::{Gate, Sources, Upstream},
-    sessions::{Session, Sessions},
-    tasks::{Polled, Tasks},
+    sessions::{ServedSession, Session, Sessions},
+    tasks::{Freeze, Kind, Polled, Tasks},
 };
 use crate::{
     flow::{GraphNode, Role},
     ids::new_id,
-    plugin::{Plugin, with_task},
+    plugin::{Plugin, PluginStream, with_task},
 };
 
 /// A plugin's node and the generation it belongs to. The node goes before the reference on its library: field order
@@ -36,8 +41,19 @@ use crate::{
 pub struct Instance {
     /// The node.
     pub node: AbiNode,
+    /// Its door to the host.
+    pub host: Arc<NodeHost>,
+    /// Stops the messages that it has in hand.
+    pub inputs: Arc<Freeze>,
     /// The library behind it.
     pub plugin: Arc<Plugin>,
+}
+
+impl Instance {
+    /// A node of `plugin` with its door.
+    pub fn new(node: AbiNode, host: Arc<NodeHost>, plugin: Arc<Plugin>) -> Self {
+        Self { node, host, inputs: Arc::default(), plugin }
+    }
 }
 
 impl Drop for Instance {
@@ -63,8 +79,10 @@ pub struct Wires {
 pub struct NodeCell {
     /// The node as the flow graph has it.
     pub graph_node: GraphNode,
-    /// Messages it may have in hand at a time.
-    concurrency: usize,
+    /// Messages it may have in hand at a time. A newer build may say otherwise.
+    concurrency: AtomicUsize,
+    /// Its type declares no limit on them.
+    any_number: AtomicBool,
     /// Messages begin in it: it waits when what it feeds is congested.
     pub is_source: bool,
     shared: Arc<Shared>,
@@ -87,10 +105,8 @@ impl NodeCell {
     pub fn new(graph_node: GraphNode, concurrency: u32, is_source: bool, shared: Arc<Shared>) -> Self {
         Self {
             graph_node,
-            concurrency: match concurrency {
-                0 => shared.settings.mailbox_cap.max(ANY_NUMBER),
-                some => some as usize,
-            },
+            concurrency: AtomicUsize::new(limit(concurrency, &shared)),
+            any_number: AtomicBool::new(concurrency == 0),
             is_source,
             shared,
             mailbox: Mutex::default(),
@@ -144,7 +160,7 @@ impl NodeCell {
         let told = self.graph_node.role != Role::Catch && self.targets.load().wants_errors();
         let copy = told.then(|| msg.clone());
         let delivery = Delivery::new(msg, via);
-        let pushed = self.lock().push(delivery, &self.shared.marks, self.concurrency);
+        let pushed = self.lock().push(delivery, &self.shared.marks, self.concurrency());
         if pushed.congested || pushed.release {
             self.hold_sources();
         }
@@ -186,17 +202,16 @@ impl NodeCell {
 
     /// Gives the node up to `turn` of its messages; how many, and whether it wants another turn.
     pub fn run(self: &Arc<Self>, turn: usize) -> (usize, bool) {
-        let Some(instance) = self.instance() else {
-            // Closed between being scheduled and its turn; `close` has emptied the mailbox.
-            return (0, false);
-        };
         for ran in 0..turn {
-            let (delivery, release) = self.lock().take(&self.shared.marks, self.concurrency);
+            let (delivery, release) = self.lock().take(&self.shared.marks, self.concurrency());
             if release {
                 self.hold_sources();
             }
-            match delivery {
-                Some(delivery) => self.hand(&instance, delivery),
+            let Some(delivery) = delivery else { return (ran, false) };
+            // Looked up for each message: a swap may have put another node there.
+            match &*self.instance.load() {
+                Some(instance) => self.hand(instance, delivery),
+                // Closed in this moment: the message vanishes, as those behind it do.
                 None => return (ran, false),
             }
         }
@@ -220,10 +235,10 @@ impl NodeCell {
         future: FfiFuture<RResult<(), NodeError>>,
         copy: Option<Msg>,
     ) {
-        self.lock().hold();
+        let term = self.lock().keep();
         let cell = self.clone();
-        let future = Polled::new(future, instance.plugin.clone());
-        self.tasks.spawn(&self.shared.tokio, async move {
+        let future = Polled::freezable(future, instance.plugin.clone(), instance.inputs.clone());
+        self.tasks.spawn(&self.shared.tokio, Kind::Input, async move {
             let result = future.await;
             drain::scope(|| {
                 match result.into_result() {
@@ -231,7 +246,7 @@ impl NodeCell {
                     Err(error) if error.is_ignored() => {}
                     Err(error) => events::error(&cell, error, copy),
                 }
-                if cell.lock().finish(cell.concurrency) {
+                if cell.lock().finish(term, cell.concurrency()) {
                     drain::schedule(cell.clone());
                 }
             });
@@ -245,15 +260,26 @@ impl NodeCell {
     }
 
     /// Runs a task of the node's.
-    pub fn spawn(&self, future: FfiFuture<()>, plugin: Arc<Plugin>) {
-        self.tasks.spawn(&self.shared.tokio, Polled::new(future, plugin));
+    pub fn spawn(&self, future: FfiFuture<()>, plugin: Arc<Plugin>, freeze: &Arc<Freeze>) {
+        if freeze.is_over() {
+            // Asked for by a connection that the old code still serves: it ends by itself.
+            self.tasks.spawn(&self.shared.tokio, Kind::Connection, Polled::new(future, plugin));
+        } else {
+            let task = Polled::freezable(future, plugin, freeze.clone());
+            self.tasks.spawn(&self.shared.tokio, Kind::Own, task);
+        }
     }
 
-    /// Opens a session for a connection that code of `instance` is to serve.
+    /// Answers an HTTP request.
+    pub fn spawn_request(&self, answer: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(&self.shared.tokio, Kind::Request, answer);
+    }
+
+    /// Opens a session for a connection that is about to come.
     ///
     /// From now on what is sent to the session waits in its queue; it ends with what is returned.
-    pub fn open_session(self: &Arc<Self>, instance: &Instance) -> OpenSession {
-        let session = self.sessions.open(self.shared.queue_limits, instance.plugin.clone());
+    pub fn open_session(self: &Arc<Self>) -> OpenSession {
+        let session = self.sessions.open(self.shared.queue_limits);
         OpenSession { cell: self.clone(), session }
     }
 
@@ -268,40 +294,20 @@ impl NodeCell {
         io: HostIo,
         state: Value,
     ) -> Result<Str, NodeError> {
-        let plugin = instance.plugin.clone();
-        let session = open.session.clone();
-        let id = flowbay_abi::io::HostSessionApi::id(&*session);
-        let connection = Connection { io, session: HostSession::new(session), state };
-        let future = with_task(drain::NO_TASK, || instance.node.on_connection(connection))?;
-        let future = Polled::new(future, plugin);
-        let spawned = self.tasks.spawn(&self.shared.tokio, async move {
-            let open = open;
-            if let ConnectionEnd::HandOver { .. } = future.await {
-                tracing::warn!(node = %open.cell.id(), "a connection was handed over that nobody asked for; closed");
-            }
-        });
-        if spawned { Ok(id) } else { Err(NodeError::new("the node is closed")) }
+        let id = open.session.id().clone();
+        let first = open.begin(instance, io, state)?;
+        if self.tasks.spawn(&self.shared.tokio, Kind::Connection, open.serve(first)) {
+            Ok(id)
+        } else {
+            Err(NodeError::new("the node is closed"))
+        }
     }
 
     /// Stops the node: tells it, waits for it up to `patience`, then ends its tasks and lets go of it.
     pub async fn close(self: Arc<Self>, removed: bool, patience: Duration) {
         self.closed.store(true, Ordering::SeqCst);
         self.shared.routes.remove_owner(self.id());
-        if let Some(instance) = self.instance() {
-            let called = drain::scope(|| with_task(drain::NO_TASK, || instance.node.on_close(removed)));
-            let closing = match called {
-                Ok(future) => {
-                    tokio::time::timeout(patience, Polled::new(future, instance.plugin.clone())).await.is_ok()
-                }
-                Err(error) => {
-                    events::log_error(&self, &error);
-                    true
-                }
-            };
-            if !closing {
-                events::log_error(&self, &NodeError::new("Error stopping node: Close timed out"));
-            }
-        }
+        self.tell_to_close(removed, patience).await;
         let left = self.lock().close();
         drop(left);
         self.hold_sources();
@@ -314,6 +320,24 @@ impl NodeCell {
         self.wires.store(Arc::default());
         self.targets.store(Arc::default());
         self.set_upstream(Arc::default());
+    }
+
+    /// Tells the node that it is being stopped, and waits for it.
+    pub async fn tell_to_close(&self, removed: bool, patience: Duration) {
+        let Some(instance) = self.instance() else { return };
+        let called = drain::scope(|| with_task(drain::NO_TASK, || instance.node.on_close(removed)));
+        let closing = match called {
+            Ok(future) => {
+                tokio::time::timeout(patience, Polled::new(future, instance.plugin.clone())).await.is_ok()
+            }
+            Err(error) => {
+                events::log_error(self, &error);
+                true
+            }
+        };
+        if !closing {
+            events::log_error(self, &NodeError::new("Error stopping node: Close timed out"));
+        }
     }
 
     /// These are the sources that can reach this node from now on.
@@ -379,6 +403,18 @@ impl NodeCell {
 /// are more. Each costs a task: without a limit, a node that finishes none would take all memory.
 const ANY_NUMBER: usize = 10_000;
 
+/// Polls of one connection before others have their turn: one that reads, one that writes, and once more for those that
+/// do both at a time.
+const POLLS_IN_A_ROW: usize = 3;
+
+/// How many messages a node may have in hand, of what its type declares.
+fn limit(concurrency: u32, shared: &Shared) -> usize {
+    match concurrency {
+        0 => shared.settings.mailbox_cap.max(ANY_NUMBER),
+        some => some as usize,
+    }
+}
+
 /// How long an aborted task may take to be dropped: it only has to reach the end of its poll.
 const TASKS_END_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -389,14 +425,123 @@ pub struct OpenSession {
 }
 
 impl OpenSession {
-    /// Whether it was opened for the code of `instance`.
-    pub fn is_for(&self, instance: &Instance) -> bool {
-        self.session.is_served_by(&instance.plugin)
+    /// Gives the connection to a node.
+    fn begin(
+        &self,
+        instance: &Instance,
+        io: HostIo,
+        state: Value,
+    ) -> Result<Polled<ConnectionEnd>, NodeError> {
+        let plugin = instance.plugin.clone();
+        let session = HostSession::new(Arc::new(ServedSession::new(self.session.clone(), plugin.clone())));
+        let connection = Connection { io, session, state };
+        let future = with_task(drain::NO_TASK, || instance.node.on_connection(connection))?;
+        Ok(Polled::new(future, plugin))
+    }
+
+    /// Serves the connection to its end, by one generation of the node's code after the other.
+    async fn serve(self, first: Polled<ConnectionEnd>) {
+        let mut serving = first;
+        while let ConnectionEnd::HandOver { io, state } = self.served(&mut serving).await {
+            match self.hand_on(io, state) {
+                Ok(next) => serving = next,
+                Err(error) => {
+                    events::log_error(&self.cell, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Polls a connection, and polls it again at once when what it read led to something to write: most flows answer
+    /// in the same turn, and a wake-up through the scheduler costs more than the poll.
+    async fn served(&self, serving: &mut Polled<ConnectionEnd>) -> ConnectionEnd {
+        poll_fn(|cx| {
+            self.session.begin_poll();
+            for _ in 0..POLLS_IN_A_ROW {
+                match Pin::new(&mut *serving).poll(cx) {
+                    Poll::Ready(end) => {
+                        self.session.wake();
+                        return Poll::Ready(end);
+                    }
+                    Poll::Pending if self.session.end_poll() => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            self.session.wake();
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn hand_on(&self, io: HostIo, state: Value) -> Result<Polled<ConnectionEnd>, NodeError> {
+        let lost =
+            |why: &str| NodeError::new(format!("session {}: connection lost: {why}", self.session.id()));
+        let stream = io
+            .into_stream::<PluginStream>()
+            .map_err(|_| lost("the plugin gave back another stream than it had"))?
+            .detach();
+        let instance = self.cell.instance().ok_or_else(|| lost("the node is closed"))?;
+        let io = HostIo::new(PluginStream::new(stream, instance.plugin.clone()));
+        self.begin(&instance, io, state)
     }
 }
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
         self.cell.sessions.remove(&self.session);
+    }
+}
+
+/// What the swap does with a cell.
+impl NodeCell {
+    fn concurrency(&self) -> usize {
+        self.concurrency.load(Ordering::Relaxed)
+    }
+
+    /// Stops handing out messages.
+    pub fn hold_mailbox(&self) {
+        self.lock().hold();
+    }
+
+    /// Hands out messages again.
+    pub fn release_mailbox(self: &Arc<Self>) {
+        if self.lock().release(self.concurrency()) {
+            drain::schedule(self.clone());
+        }
+    }
+
+    /// Whether a thread is in the node's input handler.
+    pub fn is_running(&self) -> bool {
+        self.lock().is_running()
+    }
+
+    /// Whether the node must finish a message before it can be exchanged. One that handles any number at a time may
+    /// never be without; it saves what it has in hand.
+    pub fn is_busy(&self) -> bool {
+        !self.any_number.load(Ordering::Relaxed) && self.lock().in_hand() > 0
+    }
+
+    /// Puts a successor behind the cell. What the old node's own tasks would still do is done by the new one's; a
+    /// message that it has in hand it finishes, unless its successor was given it.
+    pub fn exchange(&self, successor: Instance, takes_over: bool, concurrency: u32) {
+        let old = self.instance.swap(Some(Arc::new(successor)));
+        self.lock().begin_term();
+        let saved_inputs = self.any_number.swap(concurrency == 0, Ordering::Relaxed) && takes_over;
+        self.concurrency.store(limit(concurrency, &self.shared), Ordering::Relaxed);
+        if let Some(old) = old {
+            // Before they are ended: a poll that a thread is about to begin must not slip in between.
+            old.host.own_tasks().end();
+            if saved_inputs {
+                old.inputs.end();
+            } else {
+                old.inputs.thaw();
+            }
+        }
+        self.tasks.end_all(Kind::Own);
+        if saved_inputs {
+            self.tasks.end_all(Kind::Input);
+        }
+        self.gate.wake();
     }
 }

@@ -1,7 +1,8 @@
 //! The control thread: everything that changes the running flows happens here, one thing at a time.
 
 use std::{
-    path::PathBuf,
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
@@ -11,11 +12,12 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{Shared, deploy, patience::PatientCaller, watch};
+use super::{Shared, deploy, patience::PatientCaller, swap, watch};
 use crate::{
-    flow::{FlowFile, FlowGraph, GraphDiff, Level, ProcessEnv},
+    flow::{FlowFile, FlowGraph, GraphDiff, Layout, Level, ProcessEnv},
     http::Routes,
-    loader::Loader,
+    loader::{Found, Loader},
+    plugin::Plugin,
     registry::Registry,
     settings::Settings,
 };
@@ -31,11 +33,17 @@ pub enum State {
 
 enum Command {
     Deploy(FlowFile, Sender<State>),
+    /// Something happened to these files in the plugin folders.
     PluginFiles(Vec<PathBuf>),
+    /// Look at all files in the plugin folders; then tell.
+    Reload(Box<dyn FnOnce() + Send>),
+    /// The flow file changed.
+    FlowFile(PathBuf),
     Stop(Sender<()>),
 }
 
-/// The running flows, as the rest of the host sees them.
+/// The running flows, as the rest of the host sees them. Cloning is cheap.
+#[derive(Clone)]
 pub struct Runtime {
     commands: Sender<Command>,
 }
@@ -57,9 +65,9 @@ impl Runtime {
         tokio.spawn(watch::watch(Arc::downgrade(&shared), stall_deadline));
         let (commands, received) = channel();
         let caller = PatientCaller::new(tokio);
-        std::thread::Builder::new()
-            .name("control".into())
-            .spawn(move || Control { shared, caller, loader, wanted: None, started: false }.run(&received))?;
+        let control =
+            Control { shared, caller, loader, wanted: None, started: false, generations: HashMap::new() };
+        std::thread::Builder::new().name("control".into()).spawn(move || control.run(&received))?;
         Ok(Self { commands })
     }
 
@@ -71,11 +79,18 @@ impl Runtime {
     }
 
     /// Something happened to these files in the plugin folders.
-    pub fn plugin_files_changed(&self) -> impl FnMut(std::collections::BTreeSet<PathBuf>) + Send + 'static {
-        let commands = self.commands.clone();
-        move |paths| {
-            let _ = commands.send(Command::PluginFiles(paths.into_iter().collect()));
-        }
+    pub fn plugin_files_changed(&self, files: BTreeSet<PathBuf>) {
+        let _ = self.commands.send(Command::PluginFiles(files.into_iter().collect()));
+    }
+
+    /// Looks at all files in the plugin folders and takes over what is new; then calls `done`, on the control thread.
+    pub fn reload(&self, done: impl FnOnce() + Send + 'static) {
+        let _ = self.commands.send(Command::Reload(Box::new(done)));
+    }
+
+    /// The flow file changed: its flows are to run, as a difference from those that do.
+    pub fn flow_file_changed(&self, file: &Path) {
+        let _ = self.commands.send(Command::FlowFile(file.to_owned()));
     }
 
     /// Stops all flows and waits for it, within the node close timeout.
@@ -98,6 +113,8 @@ struct Control {
     wanted: Option<FlowFile>,
     /// Whether flows run: a type that goes missing later does not stop them.
     started: bool,
+    /// How often each plugin was loaded, by name.
+    generations: HashMap<String, u64>,
 }
 
 impl Control {
@@ -108,14 +125,12 @@ impl Control {
                     self.wanted = Some(file);
                     let _ = answer.send(self.deploy());
                 }
-                Command::PluginFiles(paths) => {
-                    if self.loader.load_new(&paths, &self.shared.registry)
-                        && !self.started
-                        && self.wanted.is_some()
-                    {
-                        self.deploy();
-                    }
+                Command::PluginFiles(files) => self.take_over(Some(&files)),
+                Command::Reload(done) => {
+                    self.take_over(None);
+                    done();
                 }
+                Command::FlowFile(file) => self.redeploy(&file),
                 Command::Stop(answer) => {
                     tracing::info!("stopping flows");
                     deploy::stop(&self.shared);
@@ -127,6 +142,72 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Brings what is new in the plugin folders into use.
+    fn take_over(&mut self, files: Option<&[PathBuf]>) {
+        let mut types_changed = false;
+        for Found { plugin, replaces } in self.loader.examine(files, &self.shared.registry) {
+            types_changed |= match replaces {
+                None => self.loader.add(plugin, &self.shared.registry),
+                Some(old) => self.swap(old, plugin),
+            };
+        }
+        if types_changed && self.wanted.is_some() {
+            self.deploy();
+        }
+    }
+
+    /// Swaps newer code in; whether there are other node types now than before.
+    fn swap(&mut self, old: Arc<Plugin>, new: Arc<Plugin>) -> bool {
+        let (name, file) = (new.info().name.clone(), new.info().file.clone());
+        let versions = format!("{name} {} → {}", old.info().version, new.info().version);
+        match swap::swap(&self.shared, &mut self.caller, old, &new) {
+            Ok(swapped) => {
+                let generation = self.generations.entry(name.clone()).or_insert(1);
+                *generation += 1;
+                self.loader.files().accept(&file, &name);
+                let left_behind = match swapped.left_behind {
+                    0 => String::new(),
+                    left => format!(" ({left} stay with the old code until they end)"),
+                };
+                let missing = match swapped.missing {
+                    0 => String::new(),
+                    missing => format!(", {missing} nodes lost their type"),
+                };
+                tracing::info!(
+                    "{versions} (generation {generation}): {} nodes, {} connections moved in {} ms{left_behind}{missing}, {}",
+                    swapped.nodes,
+                    swapped.connections,
+                    swapped.took.as_millis(),
+                    if swapped.unloaded { "old code unloaded" } else { "old code still in use" }
+                );
+                swapped.new_types || swapped.missing > 0
+            }
+            Err(undone) => {
+                let reason = format!("{}: {versions}: the old code goes on: {undone}", file.display());
+                self.loader.files().refuse(&file, reason);
+                false
+            }
+        }
+    }
+
+    /// Deploys the flow file as it is now; one that is broken changes nothing.
+    fn redeploy(&mut self, path: &Path) {
+        let file = match crate::run::read_flows(path) {
+            Ok(file) => file,
+            Err(text) => {
+                tracing::error!("the flows stay as they are: {text}");
+                return;
+            }
+        };
+        let same = |wanted: &FlowFile| wanted.to_json(Layout::Compact) == file.to_json(Layout::Compact);
+        if self.wanted.as_ref().is_some_and(same) {
+            return;
+        }
+        tracing::info!("{} has changed", path.display());
+        self.wanted = Some(file);
+        self.deploy();
     }
 
     fn deploy(&mut self) -> State {

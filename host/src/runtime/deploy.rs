@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     flow::{FlowGraph, GraphDiff, GraphNode, HOST_TYPES, NodeKind, Role},
-    plugin::NodeTypeInfo,
+    plugin::{NodeTypeInfo, Plugin},
 };
 
 /// What a deploy came to.
@@ -43,8 +43,7 @@ pub fn apply(
         let changed = diff.changed.iter().map(|id| (id, false));
         removed.chain(changed).filter_map(|(id, removed)| Some((nodes.remove(id)?, removed))).collect()
     };
-    let forgotten: Vec<String> =
-        gone.iter().filter(|(_, removed)| *removed).map(|(cell, _)| cell.context_owner()).collect();
+    let forgotten = forgotten(&gone, &shared.graph.load(), &graph);
     close(shared, gone, close_timeout);
     for owner in forgotten {
         shared.context.forget(&owner);
@@ -54,8 +53,10 @@ pub fn apply(
     let fresh: Vec<&GraphNode> = graph.nodes.iter().filter(|node| shared.node(&node.id).is_none()).collect();
     let mut created = Vec::new();
     let mut deployed = Deployed::default();
+    // Types with a constructor that did not return: it would not for their other nodes, at seconds each.
+    let mut hopeless = HashSet::new();
     for node in fresh {
-        match create(shared, caller, node) {
+        match create(shared, caller, node, &mut hopeless) {
             Ok(Some(cell)) => created.push(cell),
             Ok(None) => {}
             Err(Failed { cell, error }) => {
@@ -68,6 +69,39 @@ pub fn apply(
     start(shared, caller, &created);
     deployed.running = shared.nodes.read().unwrap_or_else(PoisonError::into_inner).len();
     deployed
+}
+
+/// The owners whose context goes: nodes, tabs and subflow instances that are no longer in the file. What is only
+/// disabled keeps its own.
+fn forgotten(gone: &[(Arc<NodeCell>, bool)], old: &FlowGraph, new: &FlowGraph) -> Vec<String> {
+    let nodes = gone
+        .iter()
+        .filter(|(cell, removed)| *removed && new.absence(cell.id()).is_none())
+        .map(|(cell, _)| cell.context_owner());
+    let kept: HashSet<&str> = new.tabs.iter().map(|tab| tab.id.as_str()).collect();
+    let tabs = old.tabs.iter().filter(|tab| !kept.contains(tab.id.as_str())).map(|tab| tab.id.clone());
+    let instances = old
+        .instances
+        .iter()
+        .filter(|instance| new.instance(&instance.id).is_none() && new.absence(&instance.id).is_none())
+        .map(|instance| instance.id.clone());
+    nodes.chain(tabs).chain(instances).collect()
+}
+
+/// Takes nodes out of the running flows; what is left is wired anew.
+pub fn remove(shared: &Arc<Shared>, cells: &[Arc<NodeCell>]) {
+    if cells.is_empty() {
+        return;
+    }
+    {
+        let mut nodes = shared.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        for cell in cells {
+            nodes.remove(cell.id());
+        }
+    }
+    let patience = Duration::from_millis(shared.settings.node_close_timeout_ms);
+    close(shared, cells.iter().map(|cell| (cell.clone(), false)).collect(), patience);
+    wire(shared, &shared.graph.load_full());
 }
 
 /// Stops everything.
@@ -121,6 +155,7 @@ fn create(
     shared: &Arc<Shared>,
     caller: &mut PatientCaller,
     node: &GraphNode,
+    hopeless: &mut HashSet<String>,
 ) -> Result<Option<Arc<NodeCell>>, Failed> {
     let Some(registered) = shared.registry.get(&node.node_type) else {
         if HOST_TYPES.contains(&node.node_type.as_str()) {
@@ -131,30 +166,57 @@ fn create(
     };
     let info = &registered.info;
     let cell = Arc::new(NodeCell::new(node.clone(), info.concurrency, is_source(info), shared.clone()));
-    let host = HostNode::new(Arc::new(NodeHost::new(cell.clone(), registered.plugin.clone())));
-    let config = Value::from(serde_json::Value::Object(node.config.clone()));
-    let (plugin, node_type) = (registered.plugin.clone(), node.node_type.clone());
-    let patience = Duration::from_millis(shared.settings.call_deadline_ms);
-    let result = caller.call(patience, move || {
-        // The library's last reference must not go while its code is on the stack.
-        let result = plugin.create(&node_type, host, config, None);
-        (result, plugin)
-    });
-    match result {
-        Ok((Ok(node), plugin)) => {
-            cell.open(Instance { node, plugin });
+    if hopeless.contains(&node.node_type) {
+        let error = NodeError::new("left out: the constructor of this node type does not return");
+        return Err(Failed { cell, error });
+    }
+    match make(shared, caller, &cell, &registered.plugin, None) {
+        Ok(instance) => {
+            cell.open(instance);
             let mut nodes = shared.nodes.write().unwrap_or_else(PoisonError::into_inner);
             nodes.insert(cell.id().to_owned(), cell.clone());
             Ok(Some(cell))
         }
-        Ok((Err(error), _)) => Err(Failed { cell, error }),
-        Err(_) => {
-            let text = format!(
-                "the constructor did not return within {} ms; the node is left out",
-                patience.as_millis()
-            );
-            Err(Failed { cell, error: NodeError::new(text) })
+        Err(error) => {
+            if error.details.get("code").and_then(Value::as_str) == Some(NO_RETURN) {
+                hopeless.insert(node.node_type.clone());
+            }
+            Err(Failed { cell, error })
         }
+    }
+}
+
+/// Error code of a constructor that did not return in time.
+const NO_RETURN: &str = "NO_RETURN";
+
+/// Has `plugin` make a node for a cell, from what its predecessor saved if it had one. The node has no effects yet.
+///
+/// # Errors
+/// Its constructor refused, panicked or did not return in time.
+pub fn make(
+    shared: &Shared,
+    caller: &mut PatientCaller,
+    cell: &Arc<NodeCell>,
+    plugin: &Arc<Plugin>,
+    state: Option<Value>,
+) -> Result<Instance, NodeError> {
+    let door = Arc::new(NodeHost::new(cell.clone(), plugin.clone()));
+    let host = HostNode::new(door.clone());
+    let config = Value::from(serde_json::Value::Object(cell.graph_node.config.clone()));
+    let (called, node_type) = (plugin.clone(), cell.graph_node.node_type.clone());
+    let patience = Duration::from_millis(shared.settings.call_deadline_ms);
+    let result = caller.call(patience, move || {
+        // The library's last reference must not go while its code is on the stack.
+        let result = called.create(&node_type, host, config, state);
+        (result, called)
+    });
+    match result {
+        Ok((node, _)) => Ok(Instance::new(node?, door, plugin.clone())),
+        Err(_) => Err(NodeError::new(format!(
+            "the constructor did not return within {} ms; the node is left out",
+            patience.as_millis()
+        ))
+        .with_code(NO_RETURN)),
     }
 }
 
@@ -302,11 +364,15 @@ fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &Edges<'_>) {
 }
 
 /// Tells new nodes to begin.
-fn start(shared: &Shared, caller: &mut PatientCaller, created: &[Arc<NodeCell>]) {
+pub fn start(shared: &Shared, caller: &mut PatientCaller, created: &[Arc<NodeCell>]) {
     let patience = Duration::from_millis(shared.settings.call_deadline_ms);
     for cell in created {
         let Some(instance) = cell.instance() else { continue };
-        match caller.call(patience, move || instance.node.on_start()) {
+        let begin = move || {
+            instance.host.begin();
+            instance.node.on_start()
+        };
+        match caller.call(patience, begin) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => events::log_error(cell, &error),
             Err(_) => {

@@ -117,7 +117,7 @@ async fn upgrade(cell: Weak<NodeCell>, request: UpgradeRequest) -> UpgradeAnswer
     let chosen = protocol.clone();
     // Before the client can know that it is connected: what is sent to all from then on is for it too.
     let Some(instance) = cell.instance() else { return refuse(StatusCode::SERVICE_UNAVAILABLE) };
-    let open = cell.open_session(&instance);
+    let open = cell.open_session();
     drop(instance);
     let on_stream = Box::new(move |stream: HostStream, leftover: Bytes| {
         let state = Value::Object(Object::from_iter([
@@ -127,7 +127,6 @@ async fn upgrade(cell: Weak<NodeCell>, request: UpgradeRequest) -> UpgradeAnswer
         ]));
         // The node may have been restarted since it answered.
         let Some(instance) = cell.instance() else { return };
-        let open = if open.is_for(&instance) { open } else { cell.open_session(&instance) };
         let io = HostIo::new(PluginStream::new(stream, instance.plugin.clone()));
         if let Err(error) = drain::scope(|| cell.serve(&instance, open, io, state)) {
             events::log_error(&cell, &error);
@@ -156,7 +155,12 @@ async fn answer(cell: Weak<NodeCell>, request: HttpRequest) -> HttpResponse {
         }
     };
     drop(instance);
-    let response = future.await;
+    // A task of the node's, so that it ends with the node.
+    let (sender, response) = oneshot::channel();
+    cell.spawn_request(async move {
+        let _ = sender.send(future.await);
+    });
+    let Ok(response) = response.await else { return HttpResponse::empty(StatusCode::SERVICE_UNAVAILABLE) };
     let status = response
         .get("status")
         .and_then(Value::as_i64)

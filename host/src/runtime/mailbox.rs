@@ -80,6 +80,10 @@ pub struct Mailbox {
     scheduled: bool,
     /// Messages whose future is pending.
     in_hand: usize,
+    /// Nobody is run: the node behind it is being exchanged.
+    held: bool,
+    /// Counts the nodes that were behind it; what an earlier one still has in hand does not count.
+    term: u64,
     /// Passed the mark and not yet back below half of it.
     congested: bool,
     /// Congested without progress for the stall deadline.
@@ -164,13 +168,17 @@ impl Mailbox {
         (Some(delivery), release)
     }
 
-    /// A message is still in hand after its first poll.
-    pub fn hold(&mut self) {
+    /// A message is still in hand after its first poll. Returns what [`Self::finish`] wants to know.
+    pub fn keep(&mut self) -> u64 {
         self.in_hand += 1;
+        self.term
     }
 
     /// A message in hand is finished. True: put the node on a run list.
-    pub fn finish(&mut self, concurrency: usize) -> bool {
+    pub fn finish(&mut self, term: u64, concurrency: usize) -> bool {
+        if term != self.term {
+            return false;
+        }
         self.in_hand = self.in_hand.saturating_sub(1);
         let schedule = !self.scheduled && !self.queue.is_empty() && self.may_take(concurrency);
         self.scheduled |= schedule;
@@ -200,8 +208,37 @@ impl Mailbox {
         self.refused
     }
 
+    /// Stops handing out messages; they are still accepted.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Hands out messages again. True: put the node on a run list.
+    pub fn release(&mut self, concurrency: usize) -> bool {
+        self.held = false;
+        let schedule = !self.scheduled && !self.queue.is_empty() && self.may_take(concurrency);
+        self.scheduled |= schedule;
+        schedule
+    }
+
+    /// Another node is behind the mailbox now; what the one before has in hand is its own affair.
+    pub fn begin_term(&mut self) {
+        self.term += 1;
+        self.in_hand = 0;
+    }
+
+    /// Messages that the node is still working on.
+    pub fn in_hand(&self) -> usize {
+        self.in_hand
+    }
+
+    /// Whether a thread is giving the node messages, or about to.
+    pub fn is_running(&self) -> bool {
+        self.scheduled
+    }
+
     fn may_take(&self, concurrency: usize) -> bool {
-        self.in_hand < concurrency
+        !self.held && self.in_hand < concurrency
     }
 
     fn over_mark(&self, marks: &Marks) -> bool {
@@ -241,10 +278,10 @@ mod tests {
         let mut mailbox = open();
         mailbox.push(delivery(1), &MARKS, 1);
         mailbox.take(&MARKS, 1);
-        mailbox.hold();
+        let term = mailbox.keep();
         assert!(mailbox.take(&MARKS, 1).0.is_none());
         assert!(!mailbox.push(delivery(2), &MARKS, 1).schedule);
-        assert!(mailbox.finish(1));
+        assert!(mailbox.finish(term, 1));
         assert!(mailbox.take(&MARKS, 1).0.is_some());
     }
 
@@ -274,6 +311,29 @@ mod tests {
             mailbox.take(&MARKS, 1);
         }
         assert_eq!(mailbox.push(delivery(10), &MARKS, 1).refused, None);
+    }
+
+    #[test]
+    fn a_held_mailbox_keeps_its_messages_until_it_is_released() {
+        let mut mailbox = open();
+        mailbox.hold();
+        assert!(!mailbox.push(delivery(1), &MARKS, 1).schedule);
+        assert!(mailbox.take(&MARKS, 1).0.is_none());
+        assert!(mailbox.release(1));
+        assert!(mailbox.take(&MARKS, 1).0.is_some());
+    }
+
+    #[test]
+    fn what_an_earlier_node_has_in_hand_does_not_hold_up_its_successor() {
+        let mut mailbox = open();
+        mailbox.push(delivery(1), &MARKS, 1);
+        mailbox.take(&MARKS, 1);
+        let term = mailbox.keep();
+        mailbox.take(&MARKS, 1);
+        mailbox.begin_term();
+        assert!(mailbox.push(delivery(2), &MARKS, 1).schedule);
+        assert!(mailbox.take(&MARKS, 1).0.is_some());
+        assert!(!mailbox.finish(term, 1));
     }
 
     #[test]

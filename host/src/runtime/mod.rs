@@ -17,6 +17,7 @@ mod mailbox;
 mod patience;
 mod pressure;
 mod sessions;
+mod swap;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,12 @@ impl Shared {
     /// The cell of the node with that id.
     pub fn node(&self, id: &str) -> Option<Arc<NodeCell>> {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// All cells in the order in which nodes are started: config nodes before those that use them.
+    fn cells_in_order(&self) -> Vec<Arc<NodeCell>> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        self.graph.load().nodes.iter().filter_map(|node| nodes.get(&node.id).cloned()).collect()
     }
 
     fn cells(&self) -> Vec<Arc<NodeCell>> {

@@ -55,6 +55,11 @@ impl Gate {
         self.waiting.wake_all();
     }
 
+    /// Wakes all who wait, to look again; with that it has nobody's waker any more.
+    pub fn wake(&self) {
+        self.waiting.wake_all();
+    }
+
     fn is_open(&self) -> bool {
         self.blocked.load(Ordering::SeqCst) <= 0 || self.closed.load(Ordering::SeqCst)
     }

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
 };
@@ -31,20 +31,42 @@ pub struct QueueLimits {
     pub bytes: usize,
 }
 
-/// One session. The connection's future holds it too, through the boundary.
+/// One session. It belongs to the host: generations of code serve it one after the other.
 pub struct Session {
     id: Str,
     limits: QueueLimits,
     queue: Mutex<Queue>,
     bytes: AtomicUsize,
     slot: WakerSlot,
-    plugin: Arc<Plugin>,
+    /// The generation whose code serves it.
+    served_by: AtomicU64,
 }
 
 #[derive(Default)]
 struct Queue {
     values: VecDeque<Value>,
     closed: bool,
+    /// The connection is wanted back.
+    hand_over: bool,
+    /// The connection is being polled, and looks at the queue again before that ends: no need to wake it.
+    in_poll: bool,
+    /// A value came meanwhile that would have woken it.
+    came_in_poll: bool,
+}
+
+/// A session as the code of one generation holds it, through the boundary.
+pub struct ServedSession {
+    session: Arc<Session>,
+    plugin: Arc<Plugin>,
+}
+
+impl ServedSession {
+    /// Lends `session` to code of `plugin`: from now on that generation serves it.
+    pub fn new(session: Arc<Session>, plugin: Arc<Plugin>) -> Self {
+        session.lock().hand_over = false;
+        session.served_by.store(plugin.info().generation, Ordering::SeqCst);
+        Self { session, plugin }
+    }
 }
 
 impl Session {
@@ -52,7 +74,7 @@ impl Session {
     /// holds no lock: waking runs plugin code.
     fn push(&self, value: Value) -> (Queued, bool) {
         let size = weight::of_value(&value);
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
         if queue.closed {
             return (Queued::NoSession, false);
         }
@@ -71,24 +93,52 @@ impl Session {
         let was_empty = queue.values.is_empty();
         queue.values.push_back(value);
         self.bytes.fetch_add(size, Ordering::Relaxed);
-        (Queued::Yes, was_empty)
+        queue.came_in_poll |= was_empty && queue.in_poll;
+        (Queued::Yes, was_empty && !queue.in_poll)
     }
 
-    /// Whether code of `plugin` serves its connection.
-    pub fn is_served_by(&self, plugin: &Arc<Plugin>) -> bool {
-        Arc::ptr_eq(&self.plugin, plugin)
+    /// A poll of the connection begins. Until [`Self::end_poll`] values that are queued wake nobody.
+    pub fn begin_poll(&self) {
+        self.lock().in_poll = true;
+    }
+
+    /// A poll of the connection has ended without anything more to do; false when values came meanwhile: poll again,
+    /// or else [`Self::wake`].
+    pub fn end_poll(&self) -> bool {
+        let mut queue = self.lock();
+        queue.in_poll = std::mem::take(&mut queue.came_in_poll);
+        !queue.in_poll
+    }
+
+    /// Has the connection polled again, in its turn.
+    pub fn wake(&self) {
+        {
+            let mut queue = self.lock();
+            queue.in_poll = false;
+            queue.came_in_poll = false;
+        }
+        self.slot.wake();
     }
 
     /// Ends the session: its connection is told, once it has taken what waits.
     fn close(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.lock().closed = true;
         self.slot.wake();
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> &Str {
+        &self.id
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl HostSessionApi for Session {
+impl HostSessionApi for ServedSession {
     fn id(&self) -> Str {
-        self.id.clone()
+        self.session.id.clone()
     }
 
     fn poll_recv(
@@ -97,28 +147,28 @@ impl HostSessionApi for Session {
         max: usize,
         push: &mut dyn FnMut(Value),
     ) -> Poll<Received> {
-        let mut taken = self.take(max, push);
+        let mut taken = self.session.take(max, push);
         if taken.is_none() {
-            self.slot.register(&mut caller, &self.plugin);
+            self.session.slot.register(&mut caller, &self.plugin);
             // Something may have come before the waker was in its place.
-            taken = self.take(max, push);
+            taken = self.session.take(max, push);
         }
-        match taken {
-            None => Poll::Pending,
-            Some(0) => Poll::Ready(Received::Closed),
-            Some(n) => Poll::Ready(Received::Values(n)),
-        }
+        taken.map_or(Poll::Pending, Poll::Ready)
     }
 
     fn queued_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.session.bytes.load(Ordering::Relaxed)
     }
 }
 
 impl Session {
-    /// Takes values: how many, 0 when the session is closed and empty, `None` when there is nothing yet.
-    fn take(&self, max: usize, push: &mut dyn FnMut(Value)) -> Option<usize> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes values; `None` when there is nothing yet.
+    fn take(&self, max: usize, push: &mut dyn FnMut(Value)) -> Option<Received> {
+        let mut queue = self.lock();
+        if queue.hand_over {
+            // What waits stays for the next generation.
+            return Some(Received::HandOver);
+        }
         let n = queue.values.len().min(max);
         let mut bytes = 0;
         for value in queue.values.drain(..n) {
@@ -130,9 +180,9 @@ impl Session {
             if queue.values.is_empty() && queue.values.capacity() > 64 {
                 queue.values = VecDeque::new();
             }
-            return Some(n);
+            return Some(Received::Values(n));
         }
-        queue.closed.then_some(0)
+        queue.closed.then_some(Received::Closed)
     }
 }
 
@@ -143,15 +193,15 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Opens a session for a connection that code of `plugin` is to serve.
-    pub fn open(&self, limits: QueueLimits, plugin: Arc<Plugin>) -> Arc<Session> {
+    /// Opens a session.
+    pub fn open(&self, limits: QueueLimits) -> Arc<Session> {
         let session = Arc::new(Session {
             id: new_id(),
             limits,
             queue: Mutex::default(),
             bytes: AtomicUsize::new(0),
             slot: WakerSlot::default(),
-            plugin,
+            served_by: AtomicU64::new(0),
         });
         self.write().insert(session.id.clone(), session.clone());
         session
@@ -160,7 +210,7 @@ impl Sessions {
     /// Forgets a session whose connection is gone.
     pub fn remove(&self, session: &Session) {
         self.write().remove(&session.id);
-        session.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        session.lock().closed = true;
         session.slot.clear();
     }
 
@@ -208,6 +258,33 @@ impl Sessions {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.read().len()
+    }
+
+    /// Asks for the connections that code of `generation` serves; how many those are.
+    pub fn ask_for(&self, generation: u64) -> usize {
+        let served: Vec<Arc<Session>> = self
+            .read()
+            .values()
+            .filter(|session| session.served_by.load(Ordering::SeqCst) == generation)
+            .cloned()
+            .collect();
+        for session in &served {
+            let asked = std::mem::replace(&mut session.lock().hand_over, true);
+            if !asked {
+                session.slot.wake();
+            }
+        }
+        served.len()
+    }
+
+    /// Takes the question back: connections that code of `generation` still serves end there.
+    pub fn leave_with(&self, generation: u64) {
+        for session in self.read().values() {
+            if session.served_by.load(Ordering::SeqCst) == generation {
+                session.lock().hand_over = false;
+                session.slot.wake();
+            }
+        }
     }
 
     /// Ends all sessions.

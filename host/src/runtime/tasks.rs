@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     future::Future,
     pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -22,12 +23,107 @@ pub struct Polled<T> {
     /// `None` once dropped.
     future: Option<FfiFuture<T>>,
     task: u64,
+    freeze: Option<Arc<Freeze>>,
     _plugin: Arc<Plugin>,
+}
+
+/// Stops a node's own tasks between two polls, so that its state stands still while its successor is made of it.
+#[derive(Default)]
+pub struct Freeze {
+    state: Mutex<FreezeState>,
+    /// Polls under way.
+    polling: AtomicUsize,
+}
+
+#[derive(Default)]
+enum FreezeState {
+    /// Polls go on.
+    #[default]
+    Thawed,
+    /// No poll begins; the wakers of tasks that wanted to be polled meanwhile.
+    Frozen(Vec<Waker>),
+    /// No poll begins any more: a successor has taken over.
+    Over,
+}
+
+impl Freeze {
+    /// From now on no poll begins; one that is under way is finished by its thread, see [`Self::is_still`].
+    pub fn freeze(&self) {
+        let mut state = self.lock();
+        if matches!(*state, FreezeState::Thawed) {
+            *state = FreezeState::Frozen(Vec::new());
+        }
+    }
+
+    /// Whether no poll is under way any more.
+    pub fn is_still(&self) -> bool {
+        self.polling.load(Ordering::SeqCst) == 0
+    }
+
+    /// Polls go on, unless they are over.
+    pub fn thaw(&self) {
+        let waiting = {
+            let mut state = self.lock();
+            match std::mem::take(&mut *state) {
+                FreezeState::Frozen(waiting) => waiting,
+                FreezeState::Thawed => Vec::new(),
+                FreezeState::Over => {
+                    *state = FreezeState::Over;
+                    Vec::new()
+                }
+            }
+        };
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+
+    /// No poll begins any more, for good. The tasks are for the caller to end.
+    pub fn end(&self) {
+        let waiting = std::mem::replace(&mut *self.lock(), FreezeState::Over);
+        drop(waiting);
+    }
+
+    /// Whether [`Self::end`] was called.
+    pub fn is_over(&self) -> bool {
+        matches!(*self.lock(), FreezeState::Over)
+    }
+
+    /// Begins a poll; false, and `waker` kept, when frozen.
+    fn enter(&self, waker: &Waker) -> bool {
+        match &mut *self.lock() {
+            FreezeState::Frozen(waiting) => {
+                waiting.push(waker.clone());
+                false
+            }
+            FreezeState::Over => false,
+            FreezeState::Thawed => {
+                // Under the lock: `freeze` then sees it in `polling`, or this sees the freeze.
+                self.polling.fetch_add(1, Ordering::SeqCst);
+                true
+            }
+        }
+    }
+
+    fn leave(&self) {
+        self.polling.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, FreezeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<T> Polled<T> {
     pub fn new(future: FfiFuture<T>, plugin: Arc<Plugin>) -> Self {
-        Self { future: Some(future), task: next_task_id(), _plugin: plugin }
+        Self { future: Some(future), task: next_task_id(), freeze: None, _plugin: plugin }
+    }
+
+    /// As [`Self::new`], for a task of the node's own that `freeze` can stop.
+    pub fn freezable(future: FfiFuture<T>, plugin: Arc<Plugin>, freeze: Arc<Freeze>) -> Self {
+        let mut polled = Self::new(future, plugin);
+        polled.freeze = Some(freeze);
+        polled
     }
 }
 
@@ -36,8 +132,21 @@ impl<T> Future for Polled<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let task = self.task;
-        let Some(future) = &mut self.future else { return Poll::Pending };
-        drain::scope(|| with_task(task, || Pin::new(future).poll(cx)))
+        let this = &mut *self;
+        let Some(future) = &mut this.future else { return Poll::Pending };
+        if let Some(freeze) = &this.freeze
+            && !freeze.enter(cx.waker())
+        {
+            return Poll::Pending;
+        }
+        drain::scope(|| {
+            let polled = with_task(task, || Pin::new(future).poll(cx));
+            // Before what it sent is delivered, which is no part of its state.
+            if let Some(freeze) = &this.freeze {
+                freeze.leave();
+            }
+            polled
+        })
     }
 }
 
@@ -58,9 +167,22 @@ pub struct Tasks {
 #[derive(Default)]
 struct Running {
     /// `None` for the moment between listing a task and starting it.
-    handles: HashMap<u64, Option<AbortHandle>>,
+    handles: HashMap<u64, (Kind, Option<AbortHandle>)>,
     next: u64,
     closed: bool,
+}
+
+/// What a task is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The node's own: it ends with the generation of its plugin.
+    Own,
+    /// A message in hand: it may outlive its generation until it is done.
+    Input,
+    /// An HTTP request: it is answered by the generation that has it.
+    Request,
+    /// A connection: it goes from generation to generation.
+    Connection,
 }
 
 impl Tasks {
@@ -68,6 +190,7 @@ impl Tasks {
     pub fn spawn(
         self: &Arc<Self>,
         tokio: &Handle,
+        kind: Kind,
         future: impl Future<Output = ()> + Send + 'static,
     ) -> bool {
         let key = {
@@ -77,7 +200,7 @@ impl Tasks {
             }
             running.next += 1;
             let key = running.next;
-            running.handles.insert(key, None);
+            running.handles.insert(key, (kind, None));
             key
         };
         let ended = Ended { tasks: self.clone(), key };
@@ -93,9 +216,20 @@ impl Tasks {
         if running.closed {
             handle.abort();
         } else if let Some(listed) = running.handles.get_mut(&key) {
-            *listed = Some(handle);
+            listed.1 = Some(handle);
         }
         true
+    }
+
+    /// Ends the tasks of one kind that there are now.
+    pub fn end_all(&self, ended: Kind) {
+        for (kind, handle) in self.lock().handles.values() {
+            if *kind == ended
+                && let Some(handle) = handle
+            {
+                handle.abort();
+            }
+        }
     }
 
     /// Ends all tasks and waits until they are gone; false when `patience` ran out first.
@@ -103,7 +237,7 @@ impl Tasks {
         {
             let mut running = self.lock();
             running.closed = true;
-            for handle in running.handles.values().flatten() {
+            for handle in running.handles.values().filter_map(|(_, handle)| handle.as_ref()) {
                 handle.abort();
             }
         }

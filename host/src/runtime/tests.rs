@@ -109,9 +109,11 @@ impl Rig {
         for node in &graph.nodes {
             let plugin = Plugin::for_test();
             let cell = Arc::new(NodeCell::new(node.clone(), 1, node.role == Role::Source, shared.clone()));
-            let host = HostNode::new(Arc::new(NodeHost::new(cell.clone(), plugin.clone())));
+            let door = Arc::new(NodeHost::new(cell.clone(), plugin.clone()));
+            door.begin();
+            let host = HostNode::new(door.clone());
             let node = TestNode { host, input: input(cell.id()), close: close.clone() };
-            cell.open(Instance { node: AbiNode::new(Arc::new(node)), plugin });
+            cell.open(Instance::new(AbiNode::new(Arc::new(node)), door, plugin));
             shared.nodes.write().unwrap().insert(cell.id().to_owned(), cell);
         }
         deploy::wire(&shared, &graph);
