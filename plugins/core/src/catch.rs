@@ -2,6 +2,8 @@
 
 use flowbay_sdk::{Role, prelude::*};
 
+use crate::handover;
+
 /// Sends on what the host puts into its input: a message with `error`. The host knows the scope.
 pub struct Catch;
 
@@ -24,5 +26,9 @@ impl Node for Catch {
     async fn on_input(&self, msg: Msg, ctx: &Ctx) -> Result<(), Error> {
         ctx.send(msg);
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(handover::stateless())
     }
 }

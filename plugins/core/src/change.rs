@@ -2,7 +2,7 @@
 
 use flowbay_sdk::prelude::*;
 
-use crate::rule::Rule;
+use crate::{handover, rule::Rule};
 
 /// Applies its rules in order and sends the message on.
 pub struct Change {
@@ -30,7 +30,9 @@ impl Node for Change {
     }
 
     async fn run(&self, ctx: &Ctx) -> Result<(), Error> {
-        self.warnings.iter().for_each(|warning| ctx.warn(warning));
+        if ctx.restored().is_none() {
+            self.warnings.iter().for_each(|warning| ctx.warn(warning));
+        }
         Ok(())
     }
 
@@ -40,5 +42,9 @@ impl Node for Change {
         }
         ctx.send(msg);
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(handover::stateless())
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use flowbay_sdk::{LogLevel, Object, PropertyPath, Str, lenient, prelude::*};
 use serde::Deserialize;
 
-use crate::inspect::inspect;
+use crate::{handover, inspect::inspect};
 
 /// Longest status text, in characters; what is longer is cut and ends in dots.
 const STATUS_LENGTH: usize = 32;
@@ -21,6 +21,10 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// After this the number is shown at last.
 const COUNT_DELAY: Duration = Duration::from_millis(200);
+
+/// Of the state: `{version, messages, unshown}` of a node that counts, `{version, fill, shape, text}` of one that
+/// shows something else as its status and has done so, else `{version}`.
+const VERSION: i64 = 1;
 
 /// The node's properties. `tosidebar` is not among them: as long as there is no sidebar, an active node shows its
 /// messages in the terminal.
@@ -113,12 +117,20 @@ impl Node for Debug {
     fn new(config: Config, ctx: &Ctx) -> Result<Self, Error> {
         let shown = config.shown()?;
         let status = config.status()?;
+        if let Some(state) = ctx.restored() {
+            handover::check(state, VERSION)?;
+            if let Some(status) = &status {
+                status.restore(state);
+            }
+        }
         let active = !matches!(&config.active, Value::Bool(false)) && config.active != "false";
         Ok(Self { name: ctx.name().into(), active, console: config.console, shown, status })
     }
 
     async fn run(&self, ctx: &Ctx) -> Result<(), Error> {
-        if let Some(ShownStatus::Count(count)) = &self.status {
+        if let Some(ShownStatus::Count(count)) = &self.status
+            && count.is_unshown()
+        {
             count.publish(ctx);
         }
         Ok(())
@@ -149,6 +161,51 @@ impl Node for Debug {
     async fn on_close(&self, _removed: bool, ctx: &Ctx) {
         if self.status.is_some() {
             ctx.status(Status::new());
+        }
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(Some(saved(self.status.as_ref())))
+    }
+}
+
+fn saved(status: Option<&ShownStatus>) -> Value {
+    let mut state = handover::state(VERSION);
+    match status {
+        None => {}
+        Some(ShownStatus::Count(count)) => {
+            state
+                .insert("messages", i64::try_from(count.messages.load(Ordering::SeqCst)).unwrap_or(i64::MAX));
+            state.insert("unshown", count.is_unshown());
+        }
+        Some(ShownStatus::Auto(last) | ShownStatus::Property(_, last)) => {
+            if let Some(last) = &*last.lock().unwrap_or_else(PoisonError::into_inner) {
+                state.insert("fill", &last.fill);
+                state.insert("shape", &last.shape);
+                state.insert("text", &last.text);
+            }
+        }
+    }
+    state.into()
+}
+
+impl ShownStatus {
+    /// Goes on from a predecessor's state.
+    fn restore(&self, state: &Value) {
+        match self {
+            ShownStatus::Count(count) => {
+                let messages = state.get("messages").and_then(Value::as_i64).unwrap_or(0);
+                count.messages.store(u64::try_from(messages).unwrap_or(0), Ordering::SeqCst);
+                let unshown = state.get("unshown").and_then(Value::as_bool).unwrap_or(true);
+                count.shown.store(!unshown, Ordering::SeqCst);
+            }
+            ShownStatus::Auto(last) | ShownStatus::Property(_, last) => {
+                let part = |name: &str| state.get(name).and_then(Value::as_str).map(str::to_owned);
+                if let (Some(fill), Some(shape), Some(text)) = (part("fill"), part("shape"), part("text")) {
+                    let shown = Some(StatusText { fill, shape, text });
+                    *last.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+                }
+            }
         }
     }
 }
@@ -284,11 +341,14 @@ struct Count {
     last: Mutex<Option<Instant>>,
     /// Whether the number will be shown soon.
     soon: AtomicBool,
+    /// Whether the number is shown as it is now, be it by a predecessor.
+    shown: AtomicBool,
 }
 
 impl Count {
     fn add(self: &Arc<Self>, ctx: &Ctx) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::SeqCst);
+        self.shown.store(false, Ordering::SeqCst);
         let now = Instant::now();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
         if last.is_none_or(|last| now - last > COUNT_INTERVAL) {
@@ -303,8 +363,14 @@ impl Count {
         }
     }
 
+    fn is_unshown(&self) -> bool {
+        !self.shown.load(Ordering::SeqCst)
+    }
+
     fn publish(&self, ctx: &Ctx) {
-        let text = self.messages.load(Ordering::Relaxed).to_string();
+        // First: a message that comes now makes it false again.
+        self.shown.store(true, Ordering::SeqCst);
+        let text = self.messages.load(Ordering::SeqCst).to_string();
         ctx.status(Status::new().fill("blue").shape("ring").text(&text));
     }
 }
@@ -394,5 +460,26 @@ mod tests {
     fn its_own_status_is_not_shown_again() {
         let message = msg(r#"{"status":{"source":{"id":"x"}}}"#);
         assert!(is_status_of(&message, "x") && !is_status_of(&message, "y"));
+    }
+
+    #[test]
+    fn a_successor_goes_on_with_the_number_and_the_status() {
+        let counts = || config(r#"{"tostatus":true,"statusType":"counter"}"#).status().unwrap().unwrap();
+        for (shown, unshown) in [(true, false), (false, true)] {
+            let old = counts();
+            let ShownStatus::Count(count) = &old else { panic!("it counts") };
+            count.messages.store(5, Ordering::SeqCst);
+            count.shown.store(shown, Ordering::SeqCst);
+            let new = counts();
+            new.restore(&saved(Some(&old)));
+            let ShownStatus::Count(count) = &new else { panic!("it counts") };
+            assert_eq!((count.messages.load(Ordering::SeqCst), count.is_unshown()), (5, unshown));
+        }
+        let text = StatusText { fill: "red".to_owned(), shape: "dot".to_owned(), text: "t".to_owned() };
+        let new = ShownStatus::Auto(Mutex::default());
+        new.restore(&saved(Some(&ShownStatus::Auto(Mutex::new(Some(text.clone()))))));
+        let ShownStatus::Auto(last) = new else { panic!("it is what it was") };
+        assert_eq!(last.into_inner().unwrap(), Some(text));
+        assert!(handover::check(&saved(None), VERSION).is_ok());
     }
 }

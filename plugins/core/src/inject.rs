@@ -6,11 +6,13 @@ use std::{
 };
 
 use croner::Cron;
-use flowbay_sdk::{Object, Request, Response, Role, lenient, prelude::*, value};
+use flowbay_sdk::{Request, Response, Role, lenient, prelude::*, value};
 use serde::Deserialize;
 
 use crate::{
+    handover,
     moment::unix_ms,
+    pause::pause,
     props::Props,
     schedule::{Repeat, is_too_long, next_local},
 };
@@ -19,10 +21,14 @@ use crate::{
 const USER_PROPS: &str = "__user_inject_props__";
 
 /// The local clock may be set while a time is waited for; it is looked at this often.
-const MAX_WAIT_MS: i64 = 30_000;
+const MAX_WAIT_MS: u64 = 30_000;
 
 /// When the clock goes back by less, a time that was there already does not come again.
 const CLOCK_STEP_MS: i64 = 60_000;
+
+/// Of the state: `{version, once: ms}`, `{version, next: ms}` or, when nothing is waited for, `{version}`; in
+/// milliseconds since 1970.
+const VERSION: i64 = 1;
 
 /// The node's properties that say when; [`Props`] reads those that say what.
 #[derive(Debug, Default, Deserialize)]
@@ -90,8 +96,17 @@ impl Due {
         }
     }
 
+    /// Milliseconds since 1970. A set time is kept as it is: a millisecond earlier it would come twice.
     fn to_unix_ms(self) -> i64 {
-        unix_ms().saturating_add(i64::try_from(self.remaining_ms()).unwrap_or(i64::MAX))
+        match self {
+            Due::At(None) => i64::MAX,
+            Due::At(Some(due)) => {
+                // To the nearest: always rounded to one side, an interval would move with every swap.
+                let left = due.saturating_duration_since(Instant::now()) + Duration::from_micros(500);
+                unix_ms().saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX))
+            }
+            Due::Clock(due) => due,
+        }
     }
 }
 
@@ -107,24 +122,23 @@ impl Due {
 impl Node for Inject {
     type Config = AnyConfig;
 
-    fn new(AnyConfig(config): AnyConfig, _: &Ctx) -> Result<Self, Error> {
+    fn new(AnyConfig(config): AnyConfig, ctx: &Ctx) -> Result<Self, Error> {
         let when: When = value::from_value(&config)?;
         let repeat = Repeat::new(when.repeat, &when.crontab)?;
-        Ok(Self { props: Props::of_node(&config)?, when, repeat, next: Mutex::default() })
+        // Known from the beginning: a node may be saved before its task has run.
+        let next = Mutex::new(first(&when, ctx.restored())?);
+        Ok(Self { props: Props::of_node(&config)?, when, repeat, next })
     }
 
     async fn run(&self, ctx: &Ctx) -> Result<(), Error> {
         if let Err(error) = ctx.register_admin("POST", &format!("/inject/{}", ctx.id())) {
             ctx.report_error(error, None);
         }
-        if is_too_long(self.when.repeat) {
+        if is_too_long(self.when.repeat) && ctx.restored().is_none() {
             ctx.report_error(Error::new("Interval too large"), None);
         }
-        let first = match ctx.restored() {
-            Some(state) => restore(state),
-            None => self.when.once.then(|| Next { once: true, due: Due::after(self.when.once_delay()) }),
-        };
-        self.keep_time(first, ctx).await;
+        // Asked anew, because the delay after the start begins now.
+        self.keep_time(first(&self.when, ctx.restored())?, ctx).await;
         self.wait_for(None);
         Ok(())
     }
@@ -156,19 +170,28 @@ impl Node for Inject {
     }
 }
 
-/// The state that a successor starts from: `{once: ms}`, `{next: ms}` or, when nothing is waited for, `{}`.
+/// What a node waits for in the beginning: what its predecessor waited for, if it has one.
+fn first(when: &When, restored: Option<&Value>) -> Result<Option<Next>, Error> {
+    match restored {
+        Some(state) => restore(state),
+        None => Ok(when.once.then(|| Next { once: true, due: Due::after(when.once_delay()) })),
+    }
+}
+
+/// The state that a successor starts from.
 fn saved(next: Option<Next>) -> Value {
-    let mut state = Object::new();
+    let mut state = handover::state(VERSION);
     if let Some(next) = next {
         state.insert(if next.once { "once" } else { "next" }, next.due.to_unix_ms());
     }
     state.into()
 }
 
-fn restore(state: &Value) -> Option<Next> {
+fn restore(state: &Value) -> Result<Option<Next>, Error> {
+    handover::check(state, VERSION)?;
     let due = |name: &str| state.get(name).and_then(Value::as_i64).map(Due::Clock);
     let once = due("once").map(|due| Next { once: true, due });
-    once.or_else(|| due("next").map(|due| Next { once: false, due }))
+    Ok(once.or_else(|| due("next").map(|due| Next { once: false, due })))
 }
 
 /// The message for a request's body: what it says if it brings properties of its own, else an empty one.
@@ -233,7 +256,7 @@ impl Inject {
                 fired = time.max(unix_ms());
                 due = next_local(cron, fired);
             } else {
-                ctx.sleep_ms(remaining.min(MAX_WAIT_MS.unsigned_abs())).await;
+                pause(ctx, Duration::from_millis(remaining.min(MAX_WAIT_MS))).await;
                 // Sooner than before when the clock has been set back.
                 let from = search_from(unix_ms(), fired);
                 due = next_local(cron, from).map(|sooner| sooner.min(time)).or(due);
@@ -244,9 +267,14 @@ impl Inject {
     }
 
     /// Begins an injection, as soon as what was sent before does not pile up.
+    ///
+    /// A swap comes between two polls. In the last one here the message goes to the host, and what is waited for is
+    /// taken back: until then the successor fires, after it nobody does. So the callers must not wait for anything
+    /// before they say what comes next.
     async fn fire(&self, ctx: &Ctx) {
         ctx.ready().await;
         ctx.deliver(ctx.id(), Msg::new());
+        self.wait_for(None);
     }
 
     fn wait_for(&self, next: Option<Next>) {
@@ -274,7 +302,7 @@ async fn sleep_until(due: Due, ctx: &Ctx) {
     loop {
         match due.remaining_ms() {
             0 => return,
-            remaining => ctx.sleep_ms(remaining).await,
+            remaining => pause(ctx, Duration::from_millis(remaining)).await,
         }
     }
 }
@@ -309,16 +337,31 @@ mod tests {
         let due = unix_ms() + 60_000;
         for once in [true, false] {
             let next = Next { once, due: Due::Clock(due) };
-            let restored = restore(&saved(Some(next))).unwrap();
-            let Due::Clock(again) = restored.due else { panic!("{restored:?}") };
-            // The clock may tick while it is saved.
-            assert!(restored.once == once && (again - due).abs() < 1000, "{restored:?}");
+            let restored = restore(&saved(Some(next))).unwrap().unwrap();
+            assert_eq!(restored, next, "to the millisecond");
         }
         let next = Next { once: false, due: Due::after(Duration::from_secs(60)) };
-        let restored = restore(&saved(Some(next))).unwrap();
+        let restored = restore(&saved(Some(next))).unwrap().unwrap();
         assert!((58_000..=60_000).contains(&restored.due.remaining_ms()), "{restored:?}");
-        assert_eq!(restore(&saved(None)), None);
-        assert_eq!(restore(&json(r#"{"next":"soon"}"#)), None);
+        assert_eq!(restore(&saved(None)).unwrap(), None);
+        assert_eq!(restore(&json(r#"{"version":1,"next":"soon"}"#)).unwrap(), None);
+        assert!(restore(&json(r#"{"version":2,"next":1}"#)).is_err());
+    }
+
+    #[test]
+    fn a_time_that_comes_during_the_swap_is_still_to_come() {
+        let next = Next { once: true, due: Due::At(Some(Instant::now())) };
+        let restored = restore(&saved(Some(next))).unwrap().unwrap();
+        assert!(restored.once && restored.due.remaining_ms() <= 2, "{restored:?}");
+    }
+
+    #[test]
+    fn what_is_injected_once_is_not_injected_again_by_a_successor() {
+        let when = when(r#"{"once":true}"#);
+        let begins = first(&when, None).unwrap();
+        assert!(begins.is_some_and(|next| next.once));
+        assert_eq!(first(&when, Some(&saved(None))).unwrap(), None, "it was");
+        assert!(first(&when, Some(&saved(begins))).unwrap().is_some_and(|next| next.once), "it was not yet");
     }
 
     #[test]

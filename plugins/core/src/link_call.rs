@@ -1,28 +1,16 @@
 //! `link call`: calls a flow that begins with a link in, and sends on what it returns.
 
-use std::{
-    collections::HashMap,
-    future::{Future, poll_fn},
-    hash::{BuildHasher, RandomState},
-    pin::pin,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Poll, Waker},
-    time::Duration,
-};
+use std::time::{Duration, Instant};
 
-use flowbay_sdk::{Role, Str, lenient, prelude::*};
+use flowbay_sdk::{Role, lenient, prelude::*};
 use serde::Deserialize;
 
 use crate::{
+    link_calls::{By, Calls, timed_out},
     link_stack::{self, Caller},
     link_targets,
+    pause::pause,
 };
-
-/// Calls that one node may wait for at a time.
-const MAX_CALLS: usize = 10_000;
 
 /// Longest time to wait for a return; longer ones, in Node-RED, end at once.
 const MAX_TIMEOUT_SECONDS: f64 = 2_147_483.0;
@@ -87,8 +75,23 @@ impl Config {
 impl Node for LinkCall {
     type Config = Config;
 
-    fn new(config: Config, _: &Ctx) -> Result<Self, Error> {
-        Ok(Self { target: config.target(), timeout: config.timeout(), calls: Calls::new() })
+    fn new(config: Config, ctx: &Ctx) -> Result<Self, Error> {
+        let calls = ctx.restored().map_or_else(|| Ok(Calls::new()), Calls::restore)?;
+        Ok(Self { target: config.target(), timeout: config.timeout(), calls })
+    }
+
+    /// Ends the calls of a predecessor whose time is up. Those of this node end themselves.
+    async fn run(&self, ctx: &Ctx) -> Result<(), Error> {
+        for (due, id) in self.calls.of_predecessor() {
+            if !self.calls.has(&id) {
+                continue;
+            }
+            pause(ctx, due.saturating_duration_since(Instant::now())).await;
+            if let Some(msg) = self.calls.give_up(&id) {
+                ctx.report_error(timed_out(), Some(msg));
+            }
+        }
+        Ok(())
     }
 
     async fn on_input(&self, mut msg: Msg, ctx: &Ctx) -> Result<(), Error> {
@@ -99,147 +102,50 @@ impl Node for LinkCall {
                 msg.get("target").and_then(Value::as_str).unwrap_or_default(),
             )?,
         };
-        let call = self.calls.begin()?;
-        link_stack::push(&mut msg, Caller { node: ctx.id().into(), id: call.id.clone() })?;
+        let call = self.calls.begin(&msg, self.timeout)?;
+        link_stack::push(&mut msg, Caller { node: ctx.id().into(), id: call.id().clone() })?;
         if !ctx.deliver(&target, msg) {
             return Err(Error::new(format!("Error: target link-in node '{target}' not found")));
         }
-        call.returned_within(ctx.sleep(self.timeout)).await
+        call.returned_within(pause(ctx, self.timeout)).await
     }
 
+    /// A message returned. One for a call that is over is sent on too, as in Node-RED: what returns late, or more than
+    /// once, is not lost. Each return takes an entry off the message's stack, so there is an end to it.
     async fn on_direct(&self, mut msg: Msg, ctx: &Ctx) -> Result<(), Error> {
-        match link_stack::pop(&mut msg) {
-            Some(caller) if self.calls.finish(&caller.id) => ctx.send(msg),
-            _ => ctx.warn("a message returned for a call that is over; it is dropped"),
-        }
-        // What completes is the message that was sent, not the one that returned.
-        Err(Error::ignored())
+        let Some(caller) = link_stack::pop(&mut msg) else {
+            ctx.warn("a message returned that no link call sent; it is dropped");
+            return Err(Error::ignored());
+        };
+        ctx.send(msg);
+        completes_return(self.calls.finish(&caller.id).as_ref())
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(Some(self.calls.save()))
     }
 }
 
-/// The calls that have not returned.
-struct Calls {
-    waiting: Mutex<HashMap<Str, Option<Waker>>>,
-    next: AtomicU64,
-}
-
-impl Calls {
-    fn new() -> Self {
-        // Starts anywhere, so that a return for a node of this id that ran earlier is not taken for one of this.
-        Self { waiting: Mutex::default(), next: AtomicU64::new(RandomState::new().hash_one(0)) }
-    }
-
-    fn begin(&self) -> Result<Call<'_>, Error> {
-        let id: Str = format!("{:016x}", self.next.fetch_add(1, Ordering::Relaxed)).into();
-        let mut waiting = self.waiting();
-        if waiting.len() >= MAX_CALLS {
-            return Err(Error::new(format!("more than {MAX_CALLS} calls wait for their return")));
-        }
-        waiting.insert(id.clone(), None);
-        Ok(Call { calls: self, id })
-    }
-
-    /// Ends a call; false when it is not waited for.
-    fn finish(&self, id: &Str) -> bool {
-        // The waker is called when the lock is free again.
-        let Some(waker) = self.waiting().remove(id) else { return false };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        true
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<Str, Option<Waker>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A call that is waited for until this is dropped.
-struct Call<'a> {
-    calls: &'a Calls,
-    id: Str,
-}
-
-impl Call<'_> {
-    async fn returned_within(&self, timeout: impl Future<Output = ()>) -> Result<(), Error> {
-        let mut timeout = pin!(timeout);
-        poll_fn(|cx| {
-            match self.calls.waiting().get_mut(&self.id) {
-                None => return Poll::Ready(Ok(())),
-                Some(waker) => *waker = Some(cx.waker().clone()),
-            }
-            timeout.as_mut().poll(cx).map(|()| Err(Error::new("timeout")))
-        })
-        .await
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        self.calls.waiting().remove(&self.id);
+/// Whether the message that returned is what completes, by who waited for it. When the handler is there that took the
+/// message of the call, it completes that one. Otherwise the code that took it is gone, and Complete nodes hear of
+/// the one that returned.
+fn completes_return(waited: Option<&By>) -> Result<(), Error> {
+    match waited {
+        Some(By::Predecessor) => Ok(()),
+        Some(By::Handler(_)) | None => Err(Error::ignored()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::{pending, ready},
-        sync::{Arc, atomic::AtomicUsize},
-        task::{Context, Wake},
-    };
-
     use super::*;
     use crate::surroundings::fake::json;
 
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     #[test]
-    fn a_call_waits_until_it_is_finished() {
-        let wakes = Arc::new(Wakes::default());
-        let waker = wakes.clone().into();
-        let mut cx = Context::from_waker(&waker);
-        let calls = Calls::new();
-        let call = calls.begin().unwrap();
-        let id = call.id.clone();
-        let mut returned = pin!(call.returned_within(pending()));
-        assert!(returned.as_mut().poll(&mut cx).is_pending());
-        assert!(calls.finish(&id));
-        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-        assert!(matches!(returned.as_mut().poll(&mut cx), Poll::Ready(Ok(()))));
-        assert!(!calls.finish(&id), "a call returns once");
-    }
-
-    #[test]
-    fn a_call_that_takes_too_long_is_over() {
-        let calls = Calls::new();
-        let call = calls.begin().unwrap();
-        let id = call.id.clone();
-        let error = {
-            let mut returned = pin!(call.returned_within(ready(())));
-            match returned.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Err(error)) => error,
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!(error.text(), "timeout");
-        drop(call);
-        assert!(!calls.finish(&id));
-    }
-
-    #[test]
-    fn there_is_a_limit_to_calls_that_wait() {
-        let calls = Calls::new();
-        let waiting: Vec<_> = (0..MAX_CALLS).map(|_| calls.begin().unwrap()).collect();
-        assert!(calls.begin().is_err());
-        drop(waiting);
-        assert!(calls.begin().is_ok());
+    fn every_call_completes_one_message() {
+        assert!(completes_return(Some(&By::Predecessor)).is_ok());
+        assert!(completes_return(Some(&By::Handler(None))).is_err(), "its handler does");
+        assert!(completes_return(None).is_err(), "it has completed or failed");
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use flowbay_sdk::{Role, prelude::*};
 
-use crate::link_targets::{Target, running};
+use crate::{
+    handover,
+    link_targets::{Target, running},
+};
 
 /// Passes on what comes in.
 pub struct LinkIn {
@@ -37,6 +40,10 @@ impl Node for LinkIn {
 
     async fn on_close(&self, _removed: bool, _: &Ctx) {
         running().remove(&self.target);
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(handover::stateless())
     }
 }
 

@@ -3,7 +3,7 @@
 use flowbay_sdk::{Role, Str, lenient, prelude::*};
 use serde::Deserialize;
 
-use crate::link_stack;
+use crate::{handover, link_stack};
 
 /// The node's properties that are read here; the host reads `links`.
 #[derive(Debug, Default, Deserialize)]
@@ -48,5 +48,9 @@ impl Node for LinkOut {
             ctx.warn("Missing return node information");
         }
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(handover::stateless())
     }
 }

@@ -3,8 +3,8 @@
 use std::{pin::pin, sync::Arc};
 
 use flowbay_sdk::{
-    Blob, Connection, ConnectionEnd, Ctx, DialOptions, Error, HostStream, Node, Object, Role, UpgradeAnswer,
-    UpgradeRequest, Value, node,
+    Blob, Connection, ConnectionEnd, Ctx, DialOptions, Error, HostStream, Msg, Node, Object, Role,
+    UpgradeAnswer, UpgradeRequest, Value, node,
 };
 use futures_util::future::{Either, select};
 
@@ -58,8 +58,18 @@ impl Node for WebSocketClient {
         self.0.serve(connection).await
     }
 
+    async fn on_direct(&self, msg: Msg, _ctx: &Ctx) -> Result<(), Error> {
+        self.0.on_direct(&msg);
+        // Not a message of the flow.
+        Err(Error::ignored())
+    }
+
     async fn on_close(&self, _removed: bool, _ctx: &Ctx) {
         self.0.close().await;
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(Some(self.0.save()))
     }
 }
 

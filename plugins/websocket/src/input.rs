@@ -1,6 +1,6 @@
 //! `websocket in`: a message for each message that a WebSocket brings.
 
-use flowbay_sdk::{Ctx, Error, Node, Role, Status, node};
+use flowbay_sdk::{Ctx, Error, Node, Role, Status, Value, node};
 
 use crate::users::{Direction, Membership, References, missing_configuration};
 
@@ -25,8 +25,10 @@ impl Node for WebSocketIn {
         Ok(Self { membership: Membership::join(&references, ctx, Direction::In)? })
     }
 
-    async fn run(&self, _ctx: &Ctx) -> Result<(), Error> {
-        self.membership.as_ref().map(drop).ok_or_else(missing_configuration)
+    async fn run(&self, ctx: &Ctx) -> Result<(), Error> {
+        // Said once, not by every generation.
+        let is_new = ctx.restored().is_none();
+        if self.membership.is_none() && is_new { Err(missing_configuration()) } else { Ok(()) }
     }
 
     async fn on_close(&self, _removed: bool, ctx: &Ctx) {
@@ -34,5 +36,12 @@ impl Node for WebSocketIn {
             membership.leave();
             ctx.status(Status::new());
         }
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        if let Some(membership) = &self.membership {
+            membership.outlive_node();
+        }
+        Ok(Some(Value::Null))
     }
 }

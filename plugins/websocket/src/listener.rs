@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use flowbay_sdk::{Connection, ConnectionEnd, Ctx, Error, Node, Role, UpgradeAnswer, UpgradeRequest, node};
+use flowbay_sdk::{
+    Connection, ConnectionEnd, Ctx, Error, Msg, Node, Role, UpgradeAnswer, UpgradeRequest, Value, node,
+};
 
 use crate::{endpoint::Endpoint, settings::Settings};
 
@@ -41,8 +43,18 @@ impl Node for WebSocketListener {
         self.0.serve(connection).await
     }
 
+    async fn on_direct(&self, msg: Msg, _ctx: &Ctx) -> Result<(), Error> {
+        self.0.on_direct(&msg);
+        // Not a message of the flow.
+        Err(Error::ignored())
+    }
+
     async fn on_close(&self, _removed: bool, _ctx: &Ctx) {
         self.0.close().await;
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        Ok(Some(self.0.save()))
     }
 }
 

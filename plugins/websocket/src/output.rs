@@ -1,6 +1,6 @@
 //! `websocket out`: sends messages to WebSockets.
 
-use flowbay_sdk::{Ctx, Error, Msg, Node, Status, node};
+use flowbay_sdk::{Ctx, Error, Msg, Node, Status, Value, node};
 
 use crate::users::{Direction, Membership, References, missing_configuration};
 
@@ -25,8 +25,10 @@ impl Node for WebSocketOut {
         Ok(Self { membership: Membership::join(&references, ctx, Direction::Out)? })
     }
 
-    async fn run(&self, _ctx: &Ctx) -> Result<(), Error> {
-        self.membership.as_ref().map(drop).ok_or_else(missing_configuration)
+    async fn run(&self, ctx: &Ctx) -> Result<(), Error> {
+        // Said once, not by every generation.
+        let is_new = ctx.restored().is_none();
+        if self.membership.is_none() && is_new { Err(missing_configuration()) } else { Ok(()) }
     }
 
     async fn on_input(&self, msg: Msg, _ctx: &Ctx) -> Result<(), Error> {
@@ -40,5 +42,12 @@ impl Node for WebSocketOut {
             membership.leave();
             ctx.status(Status::new());
         }
+    }
+
+    fn save(&self) -> Result<Option<Value>, Error> {
+        if let Some(membership) = &self.membership {
+            membership.outlive_node();
+        }
+        Ok(Some(Value::Null))
     }
 }

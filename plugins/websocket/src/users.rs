@@ -1,6 +1,9 @@
 //! The `websocket in` and `websocket out` nodes of a configuration.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, PoisonError, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
 use flowbay_sdk::{Ctx, Error, Msg, Status, lenient};
 use serde::Deserialize;
@@ -17,7 +20,8 @@ pub enum Direction {
     Out,
 }
 
-/// One node that uses a configuration. The node owns it, so that it leaves with the node in any case.
+/// One node that uses a configuration. The node owns it, so that it leaves with the node in any case but one: when a
+/// later generation takes over from the node, connections that have not moved yet still send through it.
 pub struct User {
     ctx: Ctx,
     direction: Direction,
@@ -38,6 +42,8 @@ struct Lists {
     all: List,
     /// Those that receive: what every message needs.
     inputs: List,
+    /// Those that stay when their node goes.
+    kept: Vec<Arc<User>>,
 }
 
 impl Users {
@@ -46,8 +52,20 @@ impl Users {
     }
 
     fn remove(&self, user: &Arc<User>) {
+        self.lists
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .kept
+            .retain(|kept| !Arc::ptr_eq(kept, user));
         let user = Arc::downgrade(user);
         self.change(|all| all.retain(|other| !other.ptr_eq(&user)));
+    }
+
+    fn keep(&self, user: &Arc<User>) {
+        let kept = &mut self.lists.lock().unwrap_or_else(PoisonError::into_inner).kept;
+        if !kept.iter().any(|kept| Arc::ptr_eq(kept, user)) {
+            kept.push(user.clone());
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Weak<User>>)) {
@@ -128,6 +146,7 @@ pub struct References {
 pub struct Membership {
     endpoint: Arc<Endpoint>,
     user: Arc<User>,
+    outlives_node: AtomicBool,
 }
 
 impl Membership {
@@ -145,7 +164,7 @@ impl Membership {
         endpoint.check()?;
         let user = Arc::new(User { ctx: ctx.clone(), direction });
         endpoint.users().add(&user);
-        Ok(Some(Self { endpoint, user }))
+        Ok(Some(Self { endpoint, user, outlives_node: AtomicBool::new(false) }))
     }
 
     /// The configuration.
@@ -154,16 +173,25 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
 impl Membership {
     /// Stops using the configuration: no messages and no statuses from it any more.
     pub fn leave(&self) {
         self.endpoint.users().remove(&self.user);
+    }
+
+    /// From now on only [`Membership::leave`] ends it, not the end of its node: that may have a successor, while the
+    /// connections of its configuration still send through it.
+    pub fn outlive_node(&self) {
+        self.endpoint.users().keep(&self.user);
+        self.outlives_node.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if !*self.outlives_node.get_mut() {
+            self.leave();
+        }
     }
 }
 
