@@ -8,6 +8,7 @@ mod cli;
 mod core_nodes;
 mod example_flows;
 mod flow_files;
+mod hot_swap;
 mod limits;
 mod nodered_websocket_spec;
 mod plugins;

@@ -227,7 +227,7 @@ fn without_a_heartbeat_there_are_no_pings() {
 }
 
 #[test]
-fn a_message_with_a_websocket_session_is_not_sent_by_a_client() {
+fn what_a_client_received_is_not_sent_back_by_it() {
     let server = WsServer::bind();
     let flow = sending(&[("receive", "websocket in"), ("send", "websocket out")], &server.url("/")).node(
         "echo",
@@ -243,6 +243,21 @@ fn a_message_with_a_websocket_session_is_not_sent_by_a_client() {
     assert_eq!(io.recv_json()["payload"], "bounce?");
     io.send_json(&json!({"payload": "marker"}));
     assert_eq!(peer.socket.recv_text(), "marker");
+}
+
+#[test]
+fn what_another_websocket_received_is_sent_by_a_client() {
+    let server = WsServer::bind();
+    let flow = Flow::new()
+        .config("listener", "websocket-listener", json!({"path": "/in"}))
+        .config("client", "websocket-client", json!({"path": server.url("/")}))
+        .node("in", "websocket in", "out", json!({"server": "listener"}))
+        .node("out", "websocket out", "", json!({"client": "client"}));
+    let host = Host::run(&flow);
+    let mut peer = server.accept();
+    let mut client = host.connect("/in");
+    client.send_text("over the bridge");
+    assert_eq!(peer.socket.recv_text(), "over the bridge");
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn follow(stderr: impl Read, log: &Log, found: &mpsc::Sender<(SocketAddr, Instan
 }
 
 /// The address in a line like `listening on http://127.0.0.1:1880`, whatever stands around it.
-fn listening_addr(line: &str) -> Option<SocketAddr> {
+pub fn listening_addr(line: &str) -> Option<SocketAddr> {
     if !line.to_lowercase().contains("listening") {
         return None;
     }

@@ -3,7 +3,7 @@
 //! The host and the servers it is compared with run as processes of their own. This program loads them over
 //! sockets and reads their processor time and memory from `/proc`, so it runs on Linux only.
 //!
-//! Reading order: `echo`, `idle` and `start` are the measurements; `load` is the load generator, made of
+//! Reading order: `echo`, `idle`, `start` and `soak` are the measurements; `load` is the load generator, made of
 //! `frames` and `connect`; `servers` says what is measured and `child` runs it; `proc` reads `/proc`;
 //! `report` holds medians, ratios, tables and bars.
 //!
@@ -22,6 +22,7 @@ mod proc;
 mod report;
 mod serve;
 mod servers;
+mod soak;
 mod start;
 
 use std::ffi::OsString;
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Plugins swapped for newer builds under load: nothing may be lost. Fails when anything is.
+    Soak(soak::Args),
     /// The echo server written by hand: what flowbay is compared with.
     #[command(hide = true)]
     ServeTungstenite {
@@ -98,6 +101,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Idle(args) => idle::run(&tools, &args)?,
         Command::Start(args) => start::run(&tools, &args)?,
         Command::All { quick } => all(&tools, quick)?,
+        Command::Soak(args) => soak::run(&tools, &args)?,
         Command::ServeTungstenite { .. } | Command::Guard { .. } => return Ok(()),
     };
     if !verdicts.is_empty() {

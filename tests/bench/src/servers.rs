@@ -100,15 +100,29 @@ impl Tools {
         Server::start(kind.name(), command, folder, port)
     }
 
-    fn flowbay_command(&self, folder: &TempDir, flow: Flow, port: u16) -> Result<Command, Error> {
-        // Absolute, since the server runs in another folder.
-        let program = fs::canonicalize(&self.flowbay).map_err(Error::io(format!(
+    /// The flowbay executable, as an absolute path, since servers run in other folders.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn flowbay_file(&self) -> Result<PathBuf, Error> {
+        fs::canonicalize(&self.flowbay).map_err(Error::io(format!(
             "finding {} (build it with `cargo build --release`, or name it with --flowbay)",
             self.flowbay.display()
-        )))?;
+        )))
+    }
+
+    /// A command for flowbay that ends when the thread that starts it ends.
+    ///
+    /// # Errors
+    /// There is no flowbay.
+    pub fn flowbay_guarded(&self) -> Result<Command, Error> {
+        Ok(guarded(&self.bench, &self.flowbay_file()?))
+    }
+
+    fn flowbay_command(&self, folder: &TempDir, flow: Flow, port: u16) -> Result<Command, Error> {
         let file: &Path = &folder.path().join("flows.json");
         fs::write(file, flow.file(port)).map_err(Error::io(format!("writing {}", file.display())))?;
-        let mut command = guarded(&self.bench, &program);
+        let mut command = self.flowbay_guarded()?;
         command.arg("run").arg(file).arg("--port").arg(port.to_string());
         Ok(command)
     }

@@ -1,6 +1,7 @@
 //! The parts: files that were built, a host that runs, peers that talk to it.
 
 mod artifacts;
+mod builds;
 mod client;
 mod eventually;
 mod flow;
@@ -12,6 +13,7 @@ mod server;
 mod tls;
 
 pub use artifacts::{built, flows_folder, host_copy, link, plugin, scratch_folder, stage};
+pub use builds::{Builds, Way, cargo, install, patched, rebuilt};
 pub use client::{Client, Frame, Refusal};
 pub use eventually::{PATIENCE, eventually, eventually_within};
 pub use flow::Flow;
