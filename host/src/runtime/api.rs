@@ -18,12 +18,12 @@ use flowbay_abi::{
 };
 use hyper::Method;
 
-use super::{cell::NodeCell, endpoints, events, tasks::Freeze};
+use super::{cell::NodeCell, drain, endpoints, events, tasks::Freeze};
 use crate::{
     dial::{self, DialOptions, TlsOptions},
     flow::NodeKind,
     http::{Access, Handler},
-    plugin::{self, Plugin, PluginStream},
+    plugin::{self, Plugin, PluginStream, with_task},
 };
 
 /// One node's door to the host. Belongs to one generation of its plugin, while the cell outlives generations.
@@ -69,42 +69,108 @@ impl NodeHost {
         &self.own_tasks
     }
 
-    /// The node is in use: what it asked for meanwhile is done, and from now on all is done at once.
+    /// The node is in use: what it asked for meanwhile is done, in order, and from now on all is done at once.
     pub fn begin(&self) {
-        let effects = {
-            let mut effects = self.lock();
-            self.held_back.store(false, Ordering::Release);
-            std::mem::take(&mut *effects)
-        };
-        for effect in effects {
-            match effect {
-                Effect::Send(mut batch) => self.send(&mut batch),
-                Effect::Deliver(target, msg) => {
-                    self.deliver(&target, msg);
+        loop {
+            let kept = {
+                let mut effects = self.lock();
+                if effects.is_empty() {
+                    // Only now: what comes while the kept ones are being done is kept behind them.
+                    self.held_back.store(false, Ordering::Release);
+                    return;
                 }
-                Effect::Error(error, msg) => self.error(error, msg),
-                Effect::Status(status) => self.status(status),
-                Effect::Debug(event) => self.debug(event),
-                Effect::Spawn(task) => self.spawn(task),
-                Effect::Route(route) => {
-                    if let Err(error) = self.register_route(route) {
-                        self.error(error, None);
-                    }
+                std::mem::take(&mut *effects)
+            };
+            for effect in kept {
+                self.perform(effect);
+            }
+        }
+    }
+
+    /// The node is never to be used: what it asked for is forgotten. It may hold the node's own handle on this, and
+    /// would keep it and its library for ever.
+    pub fn forget(&self) {
+        let effects = std::mem::take(&mut *self.lock());
+        with_task(drain::NO_TASK, || drop(effects));
+    }
+
+    fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::Send(mut batch) => self.cell.send(&mut batch),
+            Effect::Deliver(target, msg) => {
+                self.deliver_now(&target, msg);
+            }
+            Effect::Error(error, msg) => events::error(&self.cell, error, msg),
+            Effect::Status(status) => events::status(&self.cell, status),
+            Effect::Debug(event) => self.cell.shared().console.print(self.cell.id(), &event),
+            Effect::Spawn(task) => self.cell.spawn(task, self.plugin.clone(), &self.own_tasks),
+            Effect::Route(route) => {
+                if let Err(error) = self.register_now(&route) {
+                    events::error(&self.cell, error, None);
                 }
             }
         }
     }
 
-    /// Keeps an effect when it is not yet time; gives it back when it is.
-    fn hold_back(&self, effect: Effect) -> Option<Effect> {
-        let mut effects = self.lock();
-        if !self.held_back.load(Ordering::Acquire) {
-            return Some(effect);
+    fn register_now(&self, route: &Value) -> Result<(), NodeError> {
+        let text = |key| {
+            route
+                .get(key)
+                .and_then(Value::as_str)
+                .ok_or_else(|| NodeError::new(format!("a route without {key}")))
+        };
+        let path = text("path")?;
+        let request = |access| -> Result<Handler, NodeError> {
+            let method = text("method")?;
+            let method = Method::from_bytes(method.as_bytes())
+                .map_err(|_| NodeError::new(format!("{method} is no HTTP method")))?;
+            Ok(Handler::Request(access, method, endpoints::requests(&self.cell)))
+        };
+        let handler = match text("kind")? {
+            "upgrade" => Handler::Upgrade(endpoints::upgrades(&self.cell)),
+            "public" => request(Access::Public)?,
+            "admin" => request(Access::Admin)?,
+            other => return Err(NodeError::new(format!("there is no kind of route called {other}"))),
+        };
+        let routes = &self.cell.shared().routes;
+        let route = match routes.add(self.cell.id(), path, handler) {
+            Ok(route) => route,
+            // The successor of a node asks for what its predecessor had: the handler leads to the cell of both.
+            Err(taken) if taken.owner == self.cell.id() => return Ok(()),
+            Err(taken) => return Err(NodeError::new(taken.to_string()).with_code("ROUTE_TAKEN")),
+        };
+        // Code that was left behind when the node was closed must not get a route that nobody takes away.
+        if self.cell.is_closed() {
+            routes.remove(route);
+            return Err(NodeError::new("the node is closed"));
         }
-        if effects.len() < MAX_EFFECTS {
-            effects.push(effect);
+        Ok(())
+    }
+
+    fn deliver_now(&self, target: &str, msg: Msg) -> bool {
+        match self.cell.shared().node(target).filter(|_| !self.cell.is_closed()) {
+            Some(target) => {
+                target.deliver(msg, Via::Direct);
+                true
+            }
+            None => false,
         }
-        None
+    }
+
+    /// Does something, or keeps it until it is time.
+    fn act(&self, effect: Effect) {
+        if self.is_held_back() {
+            let mut effects = self.lock();
+            if self.held_back.load(Ordering::Acquire) {
+                if effects.len() < MAX_EFFECTS {
+                    effects.push(effect);
+                } else if effects.len() == MAX_EFFECTS {
+                    tracing::warn!(node = %self.cell.id(), "asks for too much before it has begun; the rest is dropped");
+                }
+                return;
+            }
+        }
+        self.perform(effect);
     }
 
     fn is_held_back(&self) -> bool {
@@ -142,15 +208,13 @@ impl NodeHost {
 
 impl HostApi for NodeHost {
     fn send(&self, batch: &mut [PortMsg]) {
-        if self.is_held_back() {
-            let batch =
-                batch.iter_mut().map(|item| PortMsg { port: item.port, msg: std::mem::take(&mut item.msg) });
-            if let Some(Effect::Send(mut batch)) = self.hold_back(Effect::Send(batch.collect())) {
-                self.cell.send(&mut batch);
-            }
+        if !self.is_held_back() {
+            self.cell.send(batch);
             return;
         }
-        self.cell.send(batch);
+        let batch =
+            batch.iter_mut().map(|item| PortMsg { port: item.port, msg: std::mem::take(&mut item.msg) });
+        self.act(Effect::Send(batch.collect()));
     }
 
     fn poll_ready(&self, waker: CallerWaker<'_, '_>) -> Poll<()> {
@@ -158,49 +222,23 @@ impl HostApi for NodeHost {
     }
 
     fn deliver(&self, target: &str, msg: Msg) -> bool {
-        if self.is_held_back() {
-            return match self.hold_back(Effect::Deliver(target.to_owned(), msg)) {
-                Some(Effect::Deliver(target, msg)) => self.deliver(&target, msg),
-                _ => true,
-            };
+        if !self.is_held_back() {
+            return self.deliver_now(target, msg);
         }
-        match self.cell.shared().node(target).filter(|_| !self.cell.is_closed()) {
-            Some(target) => {
-                target.deliver(msg, Via::Direct);
-                true
-            }
-            None => false,
-        }
+        self.act(Effect::Deliver(target.to_owned(), msg));
+        true
     }
 
     fn error(&self, error: NodeError, msg: Option<Msg>) {
-        if self.is_held_back() {
-            if let Some(Effect::Error(error, msg)) = self.hold_back(Effect::Error(error, msg)) {
-                self.error(error, msg);
-            }
-            return;
-        }
-        events::error(&self.cell, error, msg);
+        self.act(Effect::Error(error, msg));
     }
 
     fn status(&self, status: Value) {
-        if self.is_held_back() {
-            if let Some(Effect::Status(status)) = self.hold_back(Effect::Status(status)) {
-                self.status(status);
-            }
-            return;
-        }
-        events::status(&self.cell, status);
+        self.act(Effect::Status(status));
     }
 
     fn debug(&self, event: Value) {
-        if self.is_held_back() {
-            if let Some(Effect::Debug(event)) = self.hold_back(Effect::Debug(event)) {
-                self.debug(event);
-            }
-            return;
-        }
-        self.cell.shared().console.print(self.cell.id(), &event);
+        self.act(Effect::Debug(event));
     }
 
     fn log(&self, level: LogLevel, text: &str) {
@@ -272,13 +310,7 @@ impl HostApi for NodeHost {
     }
 
     fn spawn(&self, task: FfiFuture<()>) {
-        if self.is_held_back() {
-            if let Some(Effect::Spawn(task)) = self.hold_back(Effect::Spawn(task)) {
-                self.spawn(task);
-            }
-            return;
-        }
-        self.cell.spawn(task, self.plugin.clone(), &self.own_tasks);
+        self.act(Effect::Spawn(task));
     }
 
     fn sleep(&self, ms: u64) -> HostFuture {
@@ -301,6 +333,10 @@ impl HostApi for NodeHost {
 
     fn attach(&self, io: HostIo, state: Value) -> Result<Str, NodeError> {
         let instance = self.cell.instance().ok_or_else(|| NodeError::new("the node is closed"))?;
+        // Perhaps from the code of an earlier generation: the stream must not keep that one loaded.
+        let stream =
+            io.into_stream::<PluginStream>().map_err(|_| NodeError::new("not a stream of the host's"))?;
+        let io = HostIo::new(PluginStream::new(stream.detach(), instance.plugin.clone()));
         let open = self.cell.open_session();
         self.cell.serve(&instance, open, io, state)
     }
@@ -326,43 +362,10 @@ impl HostApi for NodeHost {
     }
 
     fn register_route(&self, route: Value) -> Result<(), NodeError> {
-        if self.is_held_back() {
-            return match self.hold_back(Effect::Route(route)) {
-                Some(Effect::Route(route)) => self.register_route(route),
-                _ => Ok(()),
-            };
+        if !self.is_held_back() {
+            return self.register_now(&route);
         }
-        let text = |key| {
-            route
-                .get(key)
-                .and_then(Value::as_str)
-                .ok_or_else(|| NodeError::new(format!("a route without {key}")))
-        };
-        let path = text("path")?;
-        let request = |access| -> Result<Handler, NodeError> {
-            let method = text("method")?;
-            let method = Method::from_bytes(method.as_bytes())
-                .map_err(|_| NodeError::new(format!("{method} is no HTTP method")))?;
-            Ok(Handler::Request(access, method, endpoints::requests(&self.cell)))
-        };
-        let handler = match text("kind")? {
-            "upgrade" => Handler::Upgrade(endpoints::upgrades(&self.cell)),
-            "public" => request(Access::Public)?,
-            "admin" => request(Access::Admin)?,
-            other => return Err(NodeError::new(format!("there is no kind of route called {other}"))),
-        };
-        let routes = &self.cell.shared().routes;
-        let route = match routes.add(self.cell.id(), path, handler) {
-            Ok(route) => route,
-            // The successor of a node asks for what its predecessor had: the handler leads to the cell of both.
-            Err(taken) if taken.owner == self.cell.id() => return Ok(()),
-            Err(taken) => return Err(NodeError::new(taken.to_string()).with_code("ROUTE_TAKEN")),
-        };
-        // Code that was left behind when the node was closed must not get a route that nobody takes away.
-        if self.cell.is_closed() {
-            routes.remove(route);
-            return Err(NodeError::new("the node is closed"));
-        }
+        self.act(Effect::Route(route));
         Ok(())
     }
 

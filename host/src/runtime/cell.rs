@@ -60,6 +60,7 @@ impl Drop for Instance {
     fn drop(&mut self) {
         // The node's own drop follows, on whatever thread this is: its thread-local values must be seen to.
         with_task(drain::NO_TASK, || ());
+        self.host.forget();
     }
 }
 
@@ -296,6 +297,10 @@ impl NodeCell {
     ) -> Result<Str, NodeError> {
         let id = open.session.id().clone();
         let first = open.begin(instance, io, state)?;
+        if !self.instance().is_some_and(|now| Arc::ptr_eq(&now, instance)) {
+            // Newer code took over in this moment, and may have asked for the connections already.
+            open.session.ask_for();
+        }
         if self.tasks.spawn(&self.shared.tokio, Kind::Connection, open.serve(first)) {
             Ok(id)
         } else {
@@ -307,7 +312,9 @@ impl NodeCell {
     pub async fn close(self: Arc<Self>, removed: bool, patience: Duration) {
         self.closed.store(true, Ordering::SeqCst);
         self.shared.routes.remove_owner(self.id());
-        self.tell_to_close(removed, patience).await;
+        if let Some(instance) = self.instance() {
+            self.tell_to_close(instance, removed, patience).await;
+        }
         let left = self.lock().close();
         drop(left);
         self.hold_sources();
@@ -323,8 +330,7 @@ impl NodeCell {
     }
 
     /// Tells the node that it is being stopped, and waits for it.
-    pub async fn tell_to_close(&self, removed: bool, patience: Duration) {
-        let Some(instance) = self.instance() else { return };
+    pub async fn tell_to_close(&self, instance: Arc<Instance>, removed: bool, patience: Duration) {
         let called = drain::scope(|| with_task(drain::NO_TASK, || instance.node.on_close(removed)));
         let closing = match called {
             Ok(future) => {

@@ -182,7 +182,8 @@ impl Control {
                     swapped.took.as_millis(),
                     if swapped.unloaded { "old code unloaded" } else { "old code still in use" }
                 );
-                swapped.new_types || swapped.missing > 0
+                // A node that the old code could not create is given another chance.
+                swapped.new_types || swapped.missing > 0 || self.has_absent_nodes_of(&name)
             }
             Err(undone) => {
                 let reason = format!("{}: {versions}: the old code goes on: {undone}", file.display());
@@ -190,6 +191,16 @@ impl Control {
                 false
             }
         }
+    }
+
+    /// Whether nodes of a plugin's types are in the flows and do not run.
+    fn has_absent_nodes_of(&self, plugin: &str) -> bool {
+        let Some(plugin) = self.shared.registry.plugin(plugin) else { return false };
+        let graph = self.shared.graph.load();
+        graph
+            .nodes
+            .iter()
+            .any(|node| plugin.info().has_type(&node.node_type) && self.shared.node(&node.id).is_none())
     }
 
     /// Deploys the flow file as it is now; one that is broken changes nothing.

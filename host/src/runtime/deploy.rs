@@ -128,21 +128,35 @@ fn close(shared: &Shared, cells: Vec<(Arc<NodeCell>, bool)>, patience: Duration)
             .map(|(cell, removed)| (cell.clone(), shared.tokio.spawn(cell.close(removed, patience))))
             .collect();
         // Each has its own deadline, which holds unless plugins block the threads that they all run on.
-        let over = tokio::time::Instant::now() + patience + Duration::from_secs(2);
-        let wait = async {
-            for (cell, task) in closing {
-                if tokio::time::timeout_at(over, task).await.is_err() {
-                    let text = "Error stopping node: it, or another one, keeps the thread; left behind";
-                    events::log_error(&cell, &NodeError::new(text));
-                }
-            }
-        };
-        // For the same reason with a timer of this thread's own.
-        match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-            Ok(own) => own.block_on(wait),
-            Err(_) => shared.tokio.block_on(wait),
+        let (cells, tasks): (Vec<_>, Vec<_>) = closing.into_iter().unzip();
+        for late in wait_for(tasks, patience + Duration::from_secs(2)) {
+            let text = "Error stopping node: it, or another one, keeps the thread; left behind";
+            events::log_error(&cells[late], &NodeError::new(text));
         }
     }
+}
+
+/// Waits until tasks of tokio's are done; those that are not in time are ended, and returned by their place.
+///
+/// With a timer of this thread's own: plugins may block the threads that the others run on.
+pub fn wait_for(tasks: Vec<tokio::task::JoinHandle<()>>, patience: Duration) -> Vec<usize> {
+    let wait = async {
+        let over = tokio::time::Instant::now() + patience;
+        let mut late = Vec::new();
+        for (place, task) in tasks.into_iter().enumerate() {
+            let abort = task.abort_handle();
+            if tokio::time::timeout_at(over, task).await.is_err() {
+                abort.abort();
+                late.push(place);
+            }
+        }
+        late
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map(|own| own.block_on(wait))
+        .unwrap_or_default()
 }
 
 struct Failed {
@@ -172,6 +186,8 @@ fn create(
     }
     match make(shared, caller, &cell, &registered.plugin, None) {
         Ok(instance) => {
+            // No message before all nodes exist and are wired.
+            cell.hold_mailbox();
             cell.open(instance);
             let mut nodes = shared.nodes.write().unwrap_or_else(PoisonError::into_inner);
             nodes.insert(cell.id().to_owned(), cell.clone());
@@ -211,7 +227,11 @@ pub fn make(
         (result, called)
     });
     match result {
-        Ok((node, _)) => Ok(Instance::new(node?, door, plugin.clone())),
+        Ok((Ok(node), _)) => Ok(Instance::new(node, door, plugin.clone())),
+        Ok((Err(error), _)) => {
+            door.forget();
+            Err(error)
+        }
         Err(_) => Err(NodeError::new(format!(
             "the constructor did not return within {} ms; the node is left out",
             patience.as_millis()
@@ -366,13 +386,15 @@ fn hold_back(nodes: &HashMap<String, Arc<NodeCell>>, edges: &Edges<'_>) {
 /// Tells new nodes to begin.
 pub fn start(shared: &Shared, caller: &mut PatientCaller, created: &[Arc<NodeCell>]) {
     let patience = Duration::from_millis(shared.settings.call_deadline_ms);
+    for instance in created.iter().filter_map(|cell| cell.instance()) {
+        instance.host.begin();
+    }
+    for cell in created {
+        cell.release_mailbox();
+    }
     for cell in created {
         let Some(instance) = cell.instance() else { continue };
-        let begin = move || {
-            instance.host.begin();
-            instance.node.on_start()
-        };
-        match caller.call(patience, begin) {
+        match caller.call(patience, move || instance.node.on_start()) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => events::log_error(cell, &error),
             Err(_) => {

@@ -192,13 +192,14 @@ impl Mailbox {
 
     /// Where the node stands, when the mailbox holds the sources: what the watch compares.
     pub fn congested_at(&self) -> Option<Standing> {
-        self.holds_sources().then_some(Standing { taken: self.taken, waiting: self.queue.len() })
+        (self.holds_sources() && !self.held)
+            .then_some(Standing { taken: self.taken, waiting: self.queue.len() })
     }
 
     /// Gives the node up as stuck until its mailbox is at half its mark again; the sources are to be let go. False, and
     /// nothing done, when it does not hold them any more, or has taken messages since it had taken `taken`.
     pub fn give_up(&mut self, taken: Option<u64>) -> bool {
-        let stuck = self.holds_sources() && taken.is_none_or(|taken| taken == self.taken);
+        let stuck = self.holds_sources() && !self.held && taken.is_none_or(|taken| taken == self.taken);
         self.stuck |= stuck;
         stuck
     }

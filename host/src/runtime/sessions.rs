@@ -97,6 +97,14 @@ impl Session {
         (Queued::Yes, was_empty && !queue.in_poll)
     }
 
+    /// Asks for the connection.
+    pub fn ask_for(&self) {
+        let asked = std::mem::replace(&mut self.lock().hand_over, true);
+        if !asked {
+            self.slot.wake();
+        }
+    }
+
     /// A poll of the connection begins. Until [`Self::end_poll`] values that are queued wake nobody.
     pub fn begin_poll(&self) {
         self.lock().in_poll = true;
@@ -269,10 +277,7 @@ impl Sessions {
             .cloned()
             .collect();
         for session in &served {
-            let asked = std::mem::replace(&mut session.lock().hand_over, true);
-            if !asked {
-                session.slot.wake();
-            }
+            session.ask_for();
         }
         served.len()
     }

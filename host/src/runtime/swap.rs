@@ -52,7 +52,7 @@ pub struct Swapped {
 pub enum Undone {
     /// The new code claims something that another plugin has.
     Conflict(Conflict),
-    /// A node did not finish its message in time, and cannot be left to it.
+    /// Something was done with a node, and failed.
     Node {
         /// What was being done with it.
         step: &'static str,
@@ -76,6 +76,9 @@ impl std::fmt::Display for Undone {
 
 impl std::error::Error for Undone {}
 
+/// How long a call into a node, or a poll of one of its tasks, may take that has begun when all are to stand still.
+const STILL_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether something that takes microseconds has happened.
 const LOOK: Duration = Duration::from_micros(200);
 
@@ -98,7 +101,7 @@ pub fn swap(
         shared.cells_in_order().into_iter().filter(of_old).partition(has_type);
 
     let started = Instant::now();
-    let held = Held::hold(&staying, deadline);
+    let held = Held::hold(&staying, deadline)?;
     let successors = match make_successors(shared, caller, &staying, new) {
         Ok(successors) => successors,
         Err(undone) => {
@@ -128,35 +131,52 @@ struct Held<'a>(&'a [Arc<NodeCell>]);
 impl<'a> Held<'a> {
     /// Waits until no node has a message in hand, or the deadline has passed: then those that still have one finish it
     /// in the old code. A node is held as soon as it has nothing in hand, and runs on until all others have.
-    fn hold(cells: &'a [Arc<NodeCell>], patience: Duration) -> Self {
+    ///
+    /// # Errors
+    /// A node is in the middle of a call that does not return; all go on.
+    fn hold(cells: &'a [Arc<NodeCell>], patience: Duration) -> Result<Self, Undone> {
         let deadline = Instant::now() + patience;
-        for cell in cells.iter().filter(|cell| cell.is_busy()) {
-            cell.hold_mailbox();
-        }
         while Instant::now() < deadline && cells.iter().any(|cell| cell.is_busy()) {
             for cell in cells.iter().filter(|cell| cell.is_busy()) {
                 cell.hold_mailbox();
             }
             std::thread::sleep(LOOK);
         }
+        let held = Self(cells);
         for cell in cells {
             cell.hold_mailbox();
         }
+        // Whatever the busy ones have left of the time, the calls of the others are waited for: what a node does while
+        // it is saved would be lost.
+        let deadline = deadline.max(Instant::now() + STILL_PATIENCE);
+        held.wait(deadline, |cell| !cell.is_running())?;
         // One that was given a message in the last moment may have become busy with it.
-        while Instant::now() < deadline && cells.iter().any(|cell| cell.is_running() || cell.is_busy()) {
+        while Instant::now() < deadline && cells.iter().any(|cell| cell.is_busy()) {
             std::thread::sleep(LOOK);
         }
-        let instances: Vec<_> = cells.iter().filter_map(|cell| cell.instance()).collect();
-        for instance in &instances {
+        for instance in cells.iter().filter_map(|cell| cell.instance()) {
             instance.host.own_tasks().freeze();
             instance.inputs.freeze();
         }
-        let is_still =
-            |instance: &Arc<Instance>| instance.host.own_tasks().is_still() && instance.inputs.is_still();
-        while Instant::now() < deadline && !instances.iter().all(is_still) {
+        held.wait(deadline.max(Instant::now() + STILL_PATIENCE), |cell| {
+            cell.instance()
+                .is_none_or(|instance| instance.host.own_tasks().is_still() && instance.inputs.is_still())
+        })?;
+        Ok(held)
+    }
+
+    /// Waits until all nodes stand still.
+    fn wait(&self, deadline: Instant, is_still: impl Fn(&NodeCell) -> bool) -> Result<(), Undone> {
+        loop {
+            let Some(moving) = self.0.iter().find(|cell| !is_still(cell)) else { return Ok(()) };
+            if Instant::now() >= deadline {
+                let error = NodeError::new("it keeps its thread and does not return");
+                let undone = undone("waiting for", moving, error);
+                Self(self.0).undo();
+                return Err(undone);
+            }
             std::thread::sleep(LOOK);
         }
-        Self(cells)
     }
 
     /// Messages flow again.
@@ -176,6 +196,10 @@ impl<'a> Held<'a> {
     }
 }
 
+fn undone(step: &'static str, cell: &NodeCell, error: NodeError) -> Undone {
+    Undone::Node { step, id: cell.id().to_owned(), node_type: cell.graph_node.node_type.clone(), error }
+}
+
 /// A new node, and whether it took over what the old one knew. One whose type does not hand over is started afresh,
 /// when its predecessor has been stopped.
 struct Successor {
@@ -192,12 +216,7 @@ fn make_successors(
     let patience = Duration::from_millis(shared.settings.call_deadline_ms);
     let mut successors = Vec::with_capacity(cells.len());
     for cell in cells {
-        let failed = |step, error| Undone::Node {
-            step,
-            id: cell.id().to_owned(),
-            node_type: cell.graph_node.node_type.clone(),
-            error,
-        };
+        let failed = |step, error| undone(step, cell, error);
         let Some(instance) = cell.instance() else { continue };
         let saved: Option<Value> = caller
             .call(patience, move || instance.node.save())
@@ -224,21 +243,16 @@ fn commit(
         .iter()
         .zip(&successors)
         .filter(|(_, successor)| !successor.takes_over)
-        .map(|(cell, _)| {
+        .filter_map(|(cell, _)| {
             let cell = cell.clone();
-            if let Some(instance) = cell.instance() {
-                // It cannot finish while it is frozen.
-                instance.host.own_tasks().thaw();
-                instance.inputs.thaw();
-            }
-            shared.tokio.spawn(async move { cell.tell_to_close(false, patience).await })
+            let instance = cell.instance()?;
+            // It cannot finish while it is frozen.
+            instance.host.own_tasks().thaw();
+            instance.inputs.thaw();
+            Some(shared.tokio.spawn(async move { cell.tell_to_close(instance, false, patience).await }))
         })
         .collect();
-    shared.tokio.block_on(async {
-        for task in stopping {
-            let _ = tokio::time::timeout(patience + Duration::from_secs(1), task).await;
-        }
-    });
+    deploy::wait_for(stopping, patience + Duration::from_secs(1));
     for (cell, successor) in cells.iter().zip(successors) {
         let concurrency = new.info().concurrency(&cell.graph_node.node_type);
         cell.exchange(successor.instance, successor.takes_over, concurrency);

@@ -24,7 +24,8 @@ pub struct Polled<T> {
     future: Option<FfiFuture<T>>,
     task: u64,
     freeze: Option<Arc<Freeze>>,
-    _plugin: Arc<Plugin>,
+    /// `None` once the future is dropped for good.
+    plugin: Option<Arc<Plugin>>,
 }
 
 /// Stops a node's own tasks between two polls, so that its state stands still while its successor is made of it.
@@ -80,8 +81,13 @@ impl Freeze {
 
     /// No poll begins any more, for good. The tasks are for the caller to end.
     pub fn end(&self) {
-        let waiting = std::mem::replace(&mut *self.lock(), FreezeState::Over);
-        drop(waiting);
+        let before = std::mem::replace(&mut *self.lock(), FreezeState::Over);
+        // They find that it is over, and let go of their library.
+        if let FreezeState::Frozen(waiting) = before {
+            for waker in waiting {
+                waker.wake();
+            }
+        }
     }
 
     /// Whether [`Self::end`] was called.
@@ -116,7 +122,7 @@ impl Freeze {
 
 impl<T> Polled<T> {
     pub fn new(future: FfiFuture<T>, plugin: Arc<Plugin>) -> Self {
-        Self { future: Some(future), task: next_task_id(), freeze: None, _plugin: plugin }
+        Self { future: Some(future), task: next_task_id(), freeze: None, plugin: Some(plugin) }
     }
 
     /// As [`Self::new`], for a task of the node's own that `freeze` can stop.
@@ -137,6 +143,10 @@ impl<T> Future for Polled<T> {
         if let Some(freeze) = &this.freeze
             && !freeze.enter(cx.waker())
         {
+            if freeze.is_over() {
+                with_task(drain::NO_TASK, || this.future = None);
+                this.plugin = None;
+            }
             return Poll::Pending;
         }
         drain::scope(|| {
@@ -215,21 +225,27 @@ impl Tasks {
         let mut running = self.lock();
         if running.closed {
             handle.abort();
-        } else if let Some(listed) = running.handles.get_mut(&key) {
-            listed.1 = Some(handle);
+        } else {
+            match running.handles.get_mut(&key) {
+                Some(listed) => listed.1 = Some(handle),
+                // It has ended already, or it was ended before it was known.
+                None => handle.abort(),
+            }
         }
         true
     }
 
     /// Ends the tasks of one kind that there are now.
     pub fn end_all(&self, ended: Kind) {
-        for (kind, handle) in self.lock().handles.values() {
-            if *kind == ended
-                && let Some(handle) = handle
-            {
+        self.lock().handles.retain(|_, (kind, handle)| match handle {
+            Some(handle) if *kind == ended => {
                 handle.abort();
+                true
             }
-        }
+            // About to be started by another thread, which finds it gone from the list.
+            None => *kind != ended,
+            Some(_) => true,
+        });
     }
 
     /// Ends all tasks and waits until they are gone; false when `patience` ran out first.

@@ -114,12 +114,17 @@ impl Endpoint {
 
     /// What a successor has to know. It, or this one if there is none after all, is told what happens from now on.
     pub fn save(&self) -> Value {
+        // Under the lock under which connections leave: one that ends now is either not in what is saved, or told to
+        // whoever took over.
+        let open = self.open();
         self.saved.store(true, Ordering::SeqCst);
-        let sessions: Vec<Value> = self.open().iter().map(Value::from).collect();
+        let sessions: Vec<Value> = open.iter().map(Value::from).collect();
+        let link = self.link().save();
+        drop(open);
         Value::Object(Object::from([
             ("v", Value::from(STATE_VERSION)),
             ("sessions", Value::from(sessions)),
-            ("link", self.link().save()),
+            ("link", link),
         ]))
     }
 
@@ -363,26 +368,28 @@ impl Endpoint {
     /// Another generation of this endpoint says something.
     pub fn on_direct(&self, msg: &Msg) {
         if let Some(Value::Str(session)) = msg.payload().get(LEFT) {
-            self.forget(session);
+            self.forget(self.open(), session);
         }
     }
 
     /// A connection of this generation has ended.
     fn has_left(&self, session: &Str) {
-        // Once this endpoint was saved there may be another one in its place, which then has to know. While it is being
-        // put there, the message waits in the node's mailbox.
-        if self.saved.load(Ordering::SeqCst) {
-            let left = Object::from([(LEFT, Value::from(session))]);
-            if self.ctx.deliver(self.ctx.id(), Msg::with_payload(left)) {
-                return;
-            }
+        let open = self.open();
+        if !self.saved.load(Ordering::SeqCst) {
+            self.forget(open, session);
+            return;
         }
-        self.forget(session);
+        drop(open);
+        // There may be another endpoint in the place of this one, which then has to know. While it is being put there,
+        // the message waits in the node's mailbox.
+        let left = Object::from([(LEFT, Value::from(session))]);
+        if !self.ctx.deliver(self.ctx.id(), Msg::with_payload(left)) {
+            self.forget(self.open(), session);
+        }
     }
 
     /// A connection has ended, of this generation or of the one before.
-    fn forget(&self, session: &Str) {
-        let mut open = self.open();
+    fn forget(&self, mut open: MutexGuard<'_, HashSet<Str>>, session: &Str) {
         open.remove(session);
         let value = payload::session_value(session);
         match (open.len(), &self.role) {
@@ -392,10 +399,10 @@ impl Endpoint {
         if open.is_empty() {
             self.all_gone.notify_waiters();
         }
-        drop(open);
         if self.link() == Link::Up {
             self.wait_to_reconnect();
         }
+        drop(open);
         self.ended.notify_one();
     }
 
