@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use flowbay_tests::harness::{
-    Builds, Client, Flow, Frame, Host, HostBuilder, Way, WsServer, built, eventually_within, install,
-    patched, plugin, rebuilt, scratch_folder, test_root_file,
+    Builds, Client, Flow, Frame, Host, HostBuilder, RawPeer, Way, WsServer, built, eventually_within,
+    install, patched, plugin, rebuilt, scratch_folder, test_root_file,
 };
 use flowbay_tests::load::{Load, Mode, Plan, Tally, tls};
 use rustix::process::Signal;
@@ -784,6 +784,24 @@ fn clients_that_come_and_go_are_answered_all_through_the_swaps() {
     let tally = load.stop();
     assert!(tally.closes > 20, "{tally}");
     assert_perfect(tally, &host);
+}
+
+#[test]
+fn a_connection_that_is_closing_ends_in_the_old_code_with_its_close_frame() {
+    let bay = Bay::with(&[]);
+    let host = bay.deaf_host(&through_a_junction()).start();
+    let mut others = host.io();
+    // One breaks the protocol, one says that it goes; neither reads the answer before the swap is over.
+    let mut broken = RawPeer::websocket(host.address(), "/io");
+    broken.write_frame(true, 3, b"no such opcode");
+    let mut going = RawPeer::websocket(host.address(), "/io");
+    going.write_frame(true, 8, &1000_u16.to_be_bytes());
+    swap(&bay, &host, "websocket", NEWER);
+    assert_eq!(broken.read_close_code(), Some(1002));
+    assert_eq!(going.read_close_code(), Some(1000));
+    assert_works(&mut others);
+    drop((broken, going));
+    wait_for_one_generation(&host);
 }
 
 // ---- What is left behind

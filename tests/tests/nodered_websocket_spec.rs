@@ -252,7 +252,11 @@ fn client_connects_with_a_subprotocol() {
 fn client_closes_its_connection_when_it_is_stopped() {
     let server = WsServer::bind();
     let host = Host::run(&client(&server.url("/"), "false"));
+    let mut io = host.io();
     let mut peer = server.accept();
+    // The handshake is done on this side a moment before the client has its connection.
+    peer.socket.send_text("hello");
+    assert_eq!(without_id(io.recv_json()), json!({"payload": "hello"}));
     host.signal(Signal::TERM);
     assert_ne!(peer.socket.recv_close(), 1006, "a close frame comes first");
     assert_eq!(host.wait_exit().code, Some(0));

@@ -489,7 +489,9 @@ impl OpenSession {
             .detach();
         let instance = self.cell.instance().ok_or_else(|| lost("the node is closed"))?;
         let io = HostIo::new(PluginStream::new(stream, instance.plugin.clone()));
-        self.begin(&instance, io, state)
+        let serving = self.begin(&instance, io, state)?;
+        self.cell.sessions.has_moved(&self.session);
+        Ok(serving)
     }
 }
 

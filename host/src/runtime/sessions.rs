@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
+    time::{Duration, Instant},
 };
 
 use flowbay_abi::{
@@ -48,6 +49,8 @@ struct Queue {
     closed: bool,
     /// The connection is wanted back.
     hand_over: bool,
+    /// When the connection was told so.
+    told: Option<Instant>,
     /// The connection is being polled, and looks at the queue again before that ends: no need to wake it.
     in_poll: bool,
     /// A value came meanwhile that would have woken it.
@@ -175,6 +178,7 @@ impl Session {
         let mut queue = self.lock();
         if queue.hand_over {
             // What waits stays for the next generation.
+            queue.told.get_or_insert_with(Instant::now);
             return Some(Received::HandOver);
         }
         let n = queue.values.len().min(max);
@@ -198,6 +202,8 @@ impl Session {
 #[derive(Default)]
 pub struct Sessions {
     by_id: RwLock<HashMap<Str, Arc<Session>>>,
+    /// How long each connection that moved was between two generations.
+    away: Mutex<Vec<Duration>>,
 }
 
 impl Sessions {
@@ -266,6 +272,19 @@ impl Sessions {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.read().len()
+    }
+
+    /// A session's connection is in the hands of newer code.
+    pub fn has_moved(&self, session: &Session) {
+        if let Some(told) = session.lock().told.take() {
+            self.away.lock().unwrap_or_else(PoisonError::into_inner).push(told.elapsed());
+        }
+    }
+
+    /// For each connection that has moved since the last call, how long it took from being told to until the newer
+    /// code had it.
+    pub fn take_away_times(&self) -> Vec<Duration> {
+        std::mem::take(&mut *self.away.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks for the connections that code of `generation` serves; how many those are.

@@ -43,6 +43,10 @@ pub struct Swapped {
     pub new_types: bool,
     /// From the first held mailbox to the last moved connection.
     pub took: Duration,
+    /// From the first held mailbox until messages flowed again.
+    pub held: Duration,
+    /// From a connection's being told to until the newer code had it: what 99 of 100 do not exceed, and the longest.
+    pub away: (Duration, Duration),
     /// The old code is out of memory.
     pub unloaded: bool,
 }
@@ -114,6 +118,7 @@ pub fn swap(
     held.release();
     let mut swapped = Swapped {
         nodes: staying.len(),
+        held: started.elapsed(),
         missing: dropped.len(),
         new_types: new.info().types.iter().any(|node_type| !old.info().has_type(&node_type.name)),
         ..Swapped::default()
@@ -281,6 +286,13 @@ fn move_connections(cells: &[Arc<NodeCell>], old: &Plugin, patience: Duration, s
     for cell in cells {
         // Those who wait for the flow hold wakers of the old code.
         cell.gate.wake();
+    }
+    let mut away: Vec<Duration> = cells.iter().flat_map(|cell| cell.sessions.take_away_times()).collect();
+    away.sort_unstable();
+    if let (Some(most), Some(longest)) =
+        (away.get((away.len() * 99).div_ceil(100).saturating_sub(1)), away.last())
+    {
+        swapped.away = (*most, *longest);
     }
     swapped.connections = most.saturating_sub(left);
     swapped.left_behind = left;

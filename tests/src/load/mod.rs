@@ -87,7 +87,7 @@ impl Plan {
 }
 
 /// How long echoes may take at the end before they count as lost.
-const DRAIN: Duration = Duration::from_secs(20);
+const DRAIN: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(20) };
 /// Longest wait for an event, so that commands are heard.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
@@ -342,5 +342,96 @@ fn manner_of(index: usize) -> Manner {
         4 => Manner::Stalls,
         8 => Manner::ReadsSlowly,
         _ => Manner::Plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use tungstenite::protocol::WebSocketConfig;
+    use tungstenite::{Message, WebSocket};
+
+    use super::*;
+
+    /// What came of a load of one connection to a server that passes each echo through `reply`, with its number; what
+    /// that returns is sent, and `None` ends the connection.
+    fn tally_against(reply: impl Fn(u64, Message) -> Option<Vec<Message>> + Send + 'static) -> Tally {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut plan = Plan::clients(listener.local_addr().unwrap(), &[("/", Mode::Payload)], 1);
+        plan.pause = Duration::ZERO;
+        plan.sizes = (16, 2_000);
+        let server = std::thread::spawn(move || {
+            let config = WebSocketConfig::default();
+            let stream = listener.accept().unwrap().0;
+            let mut socket: WebSocket<TcpStream> =
+                tungstenite::accept_with_config(stream, Some(config)).unwrap();
+            let mut number = 0;
+            while let Ok(message) = socket.read() {
+                if !message.is_text() && !message.is_binary() {
+                    continue;
+                }
+                let Some(replies) = reply(number, message) else { return };
+                number += 1;
+                for message in replies {
+                    if socket.send(message).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        let load = Load::start(plan).unwrap();
+        let enough = crate::harness::eventually_within(Duration::from_secs(20), || {
+            (load.echoed() > 60 || load.open() == 0 && load.echoed() > 0).then_some(())
+        });
+        assert!(enough.is_some(), "{}", load.stop());
+        let tally = load.stop();
+        server.join().unwrap();
+        tally
+    }
+
+    #[test]
+    fn an_honest_echo_is_perfect() {
+        let tally = tally_against(|_, echo| Some(vec![echo]));
+        assert!(tally.is_perfect() && tally.pings > 0, "{tally}");
+    }
+
+    #[test]
+    fn whatever_is_not_an_echo_is_found_and_called_by_its_name() {
+        const AT: u64 = 30;
+        let last = Arc::new(std::sync::Mutex::new(None));
+        let doubled =
+            tally_against(|n, echo| Some(if n == AT { vec![echo.clone(), echo] } else { vec![echo] }));
+        assert_eq!((doubled.duplicated, doubled.lost), (1, 0), "{doubled}");
+        let swapped = tally_against(move |n, echo| match n {
+            AT => {
+                *last.lock().unwrap() = Some(echo);
+                Some(vec![])
+            }
+            n if n == AT + 1 => Some(vec![echo, last.lock().unwrap().take().unwrap()]),
+            _ => Some(vec![echo]),
+        });
+        assert_eq!((swapped.reordered, swapped.lost), (1, 0), "{swapped}");
+        let damaged = tally_against(|n, echo| match n {
+            AT => {
+                let mut bytes = echo.into_data().to_vec();
+                *bytes.last_mut().unwrap() ^= 1;
+                Some(vec![Message::binary(bytes)])
+            }
+            _ => Some(vec![echo]),
+        });
+        assert_eq!(damaged.corrupt, 1, "{damaged}");
+        let closed = tally_against(|n, echo| (n < AT).then(|| vec![echo]));
+        assert_eq!(closed.disconnects, 1, "{closed}");
+        for tally in [doubled, swapped, damaged, closed] {
+            assert!(!tally.is_perfect() && !tally.problems.is_empty(), "{tally}");
+        }
+    }
+
+    #[test]
+    fn an_echo_that_never_comes_is_lost() {
+        let lost = tally_against(|n, echo| Some(if n == 30 { vec![] } else { vec![echo] }));
+        assert_eq!((lost.lost, lost.corrupt, lost.duplicated), (1, 0, 0), "{lost}");
+        assert!(!lost.is_perfect());
     }
 }

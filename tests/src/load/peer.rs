@@ -51,8 +51,9 @@ pub struct Turn {
 const LONGEST_STALL: Duration = Duration::from_secs(4);
 /// A slow reader's pause between two reads.
 const SLOW_READ: Duration = Duration::from_millis(60);
-/// Messages that a slow reader sends without having read their echoes.
-const SLOW_IN_FLIGHT: u64 = 24;
+/// Messages that a slow reader sends without having read their echoes: some megabytes, so that the other side's socket
+/// buffer is full and what is to be sent waits in the host.
+const SLOW_IN_FLIGHT: u64 = 600;
 /// A handshake of either kind that takes longer is not answered.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// Most bytes of one write.
@@ -105,6 +106,8 @@ pub struct Peer {
     handshake: Vec<u8>,
     /// Messages encoded; echoes that came.
     sent: u64,
+    /// Bytes written whose echo was not read, roughly: the other side's headers are shorter.
+    unread: i64,
     /// The number of the next echo.
     expected: u64,
     missing: BTreeSet<u64>,
@@ -160,6 +163,7 @@ impl Peer {
             reader: Reader::default(),
             handshake: Vec::new(),
             sent: 0,
+            unread: 0,
             expected: 0,
             missing: BTreeSet::new(),
             sent_at: VecDeque::new(),
@@ -284,6 +288,8 @@ impl Peer {
 
     fn has_written(&mut self, count: usize, turn: &Turn, habits: &Habits, tally: &mut Tally) {
         self.written += count;
+        self.unread += count as i64;
+        tally.largest_backlog = tally.largest_backlog.max(self.unread.unsigned_abs());
         while let Some((end, number)) = self.ends.front().copied().filter(|(end, _)| *end <= self.written) {
             debug_assert!(end <= self.outgoing.len());
             self.sent_at.push_back((number, turn.now));
@@ -299,7 +305,8 @@ impl Peer {
             self.outgoing.clear();
             self.written = 0;
         }
-        if self.stage == Stage::Open && self.random.percent(60) {
+        let hurries = self.manner == Manner::ReadsSlowly;
+        if self.stage == Stage::Open && !hurries && self.random.percent(60) {
             self.write_at = turn.now + self.random.about(habits.pause);
         }
     }
@@ -402,6 +409,7 @@ impl Peer {
                 return;
             }
         }
+        self.unread = (self.unread - bytes.len() as i64).max(0);
         self.reader.push(bytes);
         loop {
             match self.reader.next() {

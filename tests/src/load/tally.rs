@@ -41,6 +41,8 @@ pub struct Tally {
     pub closes_answered: u64,
     /// Times that a client stood still in the middle of a frame.
     pub stalls: u64,
+    /// Most bytes that one connection had written without reading what came back.
+    pub largest_backlog: u64,
     /// The first problems in words.
     pub problems: Vec<String>,
 }
@@ -79,11 +81,13 @@ impl fmt::Display for Tally {
         )?;
         write!(
             f,
-            "{} disconnects, {} pings, {} pongs, {} stalls in a frame; {} handshakes, {} refused; {} closes, {} answered",
+            "{} disconnects, {} pings, {} pongs, {} stalls in a frame, {:.1} MB unread at most; \
+             {} handshakes, {} refused; {} closes, {} answered",
             self.disconnects,
             self.pings,
             self.pongs,
             self.stalls,
+            self.largest_backlog as f64 / 1e6,
             self.handshakes,
             self.refused,
             self.closes,

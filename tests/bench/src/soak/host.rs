@@ -85,6 +85,8 @@ impl SoakHost {
                 command.env_remove(&variable);
             }
         }
+        // The finer figures of each swap.
+        command.env("RUST_LOG", "info,flowbay::runtime::control=debug");
         // What a host that is killed leaves behind goes with its folder.
         command.env("TMPDIR", folder.path()).envs(variables.iter().copied());
         let mut child = command.spawn().map_err(Error::io("starting flowbay"))?;

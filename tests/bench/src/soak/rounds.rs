@@ -43,6 +43,10 @@ pub struct Round {
     pub connections: usize,
     /// The old code went at once.
     pub unloaded: bool,
+    /// From the first node held until messages flowed again.
+    pub held: Duration,
+    /// From a connection's being told to move until the new code had it: 99 of 100, and the longest.
+    pub away: (Duration, Duration),
 }
 
 impl Rounds {
@@ -131,8 +135,9 @@ impl Rounds {
                 Some(Some((name.to_owned(), parse(line)?)))
             })?;
             let Some((name, round)) = swapped else { return Err(host.failed(format!("refuses {what}"))) };
+            let (_, (held, away)) = host.wait_for("the finer figures", parse_detail)?;
             waiting.retain(|waits| *waits != name);
-            done.push(Round { noticed: at.saturating_duration_since(written), ..round });
+            done.push(Round { noticed: at.saturating_duration_since(written), held, away, ..round });
         }
         Ok(done)
     }
@@ -155,7 +160,22 @@ fn parse(line: &str) -> Option<Round> {
         noticed: Duration::ZERO,
         connections: before(" connections")?.parse().ok()?,
         unloaded: rest.contains("old code unloaded"),
+        held: Duration::ZERO,
+        away: (Duration::ZERO, Duration::ZERO),
     })
+}
+
+/// Reads `messages were held for A µs; 99 of 100 connections were between the two for B µs or less, the longest for C
+/// µs`.
+fn parse_detail(line: &str) -> Option<(Duration, (Duration, Duration))> {
+    let (_, rest) = line.split_once("messages were held for ")?;
+    let micros: Vec<Duration> = rest
+        .split(" µs")
+        .filter_map(|part| part.rsplit(' ').next()?.parse().ok())
+        .map(Duration::from_micros)
+        .collect();
+    let [held, most, longest] = micros[..] else { return None };
+    Some((held, (most, longest)))
 }
 
 #[cfg(test)]
@@ -173,5 +193,10 @@ mod tests {
             .replace("6 ms, old code unloaded", "6.5 ms (3 stay with the old code), old code still in use");
         let round = parse(&line).unwrap();
         assert_eq!((round.took.as_micros(), round.unloaded), (6500, false));
+
+        let line = "core: messages were held for 12 µs; 99 of 100 connections were between the two for 34 µs or less, \
+                    the longest for 56 µs";
+        let micros = Duration::from_micros;
+        assert_eq!(parse_detail(line), Some((micros(12), (micros(34), micros(56)))));
     }
 }
