@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    num::NonZeroUsize,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -25,7 +26,7 @@ use super::{
     api::NodeHost,
     drain, events,
     events::{EventTargets, InstanceStatus},
-    mailbox::{Delivery, Mailbox, Refused, Standing},
+    mailbox::{Delivery, LoopStanding, Mailbox, Refused, Standing},
     pressure::{Gate, Sources, Upstream},
     sessions::{ServedSession, Session, Sessions},
     tasks::{Freeze, Kind, Polled, Tasks},
@@ -91,8 +92,8 @@ pub struct NodeCell {
     pub(super) wires: ArcSwap<Wires>,
     pub(super) targets: ArcSwap<EventTargets>,
     upstream: Upstream,
-    /// Wires lead from it back to it.
-    in_loop: AtomicBool,
+    /// The loop that it is part of: nodes with the same number lead to each other. 0 for none.
+    in_loop: AtomicUsize,
     instance: ArcSwapOption<Instance>,
     /// It is being closed, or is.
     closed: AtomicBool,
@@ -114,7 +115,7 @@ impl NodeCell {
             wires: ArcSwap::default(),
             targets: ArcSwap::default(),
             upstream: Upstream::default(),
-            in_loop: AtomicBool::new(false),
+            in_loop: AtomicUsize::new(0),
             instance: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             gate: Gate::default(),
@@ -361,38 +362,46 @@ impl NodeCell {
         self.lock().congested_at()
     }
 
-    /// Whether wires lead from this node back to it.
-    pub fn is_in_loop(&self) -> bool {
-        self.in_loop.load(Ordering::Relaxed)
+    /// The loop that it is part of: nodes with the same number lead to each other.
+    pub fn in_loop(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.in_loop.load(Ordering::Relaxed))
     }
 
-    /// Says whether they do.
-    pub fn set_in_loop(&self, in_loop: bool) {
-        self.in_loop.store(in_loop, Ordering::Relaxed);
+    /// Says which loop it is part of now. One that was given up is a new one then.
+    pub fn set_in_loop(&self, in_loop: Option<NonZeroUsize>) {
+        self.in_loop.store(in_loop.map_or(0, NonZeroUsize::get), Ordering::Relaxed);
+        self.give_up_loop(false);
     }
 
     /// No progress past the stall deadline: refuse beyond the mark, let the sources go on. Nothing when the node has
     /// come on since it was at `standing`.
     pub fn give_up(&self, standing: Standing) {
-        let in_loop = self.is_in_loop();
-        let given_up = self.lock().give_up((!in_loop).then_some(standing.taken));
-        if !given_up {
+        if !self.lock().give_up(standing.taken) {
             return;
         }
         self.hold_sources();
-        let waiting = standing.waiting;
-        if in_loop {
-            tracing::warn!(
-                node = %self.id(), r#type = %self.graph_node.node_type, waiting,
-                "messages go round in a loop and do not become fewer; more are refused until they do"
-            );
-            return;
-        }
         tracing::warn!(
-            node = %self.id(), r#type = %self.graph_node.node_type, waiting,
+            node = %self.id(), r#type = %self.graph_node.node_type, waiting = standing.waiting,
             "the node is stuck: it has finished no message for {} ms; more are refused until it goes on",
             self.shared.settings.stall_deadline_ms
         );
+    }
+
+    /// How far the cells of a loop are, all at one moment: what is on its way from one to the other is not counted
+    /// twice. (Nobody else holds two of these locks.)
+    pub fn loop_standing(cells: &[Arc<Self>]) -> LoopStanding {
+        let mailboxes: Vec<_> = cells.iter().map(|cell| cell.lock()).collect();
+        let mut standing = LoopStanding::default();
+        for mailbox in &mailboxes {
+            standing += mailbox.loop_standing();
+        }
+        standing
+    }
+
+    /// The messages of its loop do not become fewer: refuse beyond the mark, let the sources go on. Or that is over.
+    pub fn give_up_loop(&self, given_up: bool) {
+        self.lock().give_up_loop(given_up);
+        self.hold_sources();
     }
 
     /// Messages refused so far.

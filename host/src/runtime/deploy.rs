@@ -2,7 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError},
+    num::NonZeroUsize,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -281,7 +285,7 @@ pub(super) fn wire(shared: &Shared, graph: &FlowGraph) {
     }
     let loops = in_loops(&wired);
     for (id, cell) in &nodes {
-        cell.set_in_loop(loops.contains(id.as_str()));
+        cell.set_in_loop(loops.get(id.as_str()).copied());
     }
     hold_back(&nodes, &edges);
 }
@@ -289,37 +293,56 @@ pub(super) fn wire(shared: &Shared, graph: &FlowGraph) {
 /// What messages of each node lead to, by its id.
 type Edges<'g> = HashMap<&'g str, Vec<Arc<NodeCell>>>;
 
-/// The nodes in loops, and those between two loops: what is left when nodes that nothing leads to, and then nodes that
-/// lead to nothing, are taken away one after another.
-fn in_loops<'g>(edges: &Edges<'g>) -> HashSet<&'g str> {
-    let places: HashMap<&str, usize> = edges.keys().enumerate().map(|(place, id)| (*id, place)).collect();
-    let mut onwards: Vec<Vec<usize>> = vec![Vec::new(); places.len()];
+/// The nodes in loops, with a number for each loop that no other has had: nodes that lead to each other, or one that
+/// leads to itself. (The strongly connected components, by Kosaraju's two walks.)
+fn in_loops<'g>(edges: &Edges<'g>) -> HashMap<&'g str, NonZeroUsize> {
+    let ids: Vec<&str> = edges.keys().copied().collect();
+    let places: HashMap<&str, usize> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+    let mut onwards: Vec<Vec<usize>> = vec![Vec::new(); ids.len()];
     let mut back = onwards.clone();
-    for (id, targets) in edges {
-        for target in targets {
-            if let (Some(&from), Some(&to)) = (places.get(id), places.get(target.id())) {
-                onwards[from].push(to);
-                back[to].push(from);
+    for (from, id) in ids.iter().enumerate() {
+        for to in edges[id].iter().filter_map(|target| places.get(target.id())) {
+            onwards[from].push(*to);
+            back[*to].push(from);
+        }
+    }
+    let mut seen = vec![false; ids.len()];
+    let mut finished = Vec::with_capacity(ids.len());
+    for start in 0..ids.len() {
+        walk(&onwards, start, &mut seen, &mut finished);
+    }
+    seen.fill(false);
+    let mut loops = HashMap::new();
+    static LOOPS: AtomicUsize = AtomicUsize::new(1);
+    for &start in finished.iter().rev() {
+        let mut component = Vec::new();
+        walk(&back, start, &mut seen, &mut component);
+        if component.len() > 1 || component.iter().any(|place| onwards[*place].contains(place)) {
+            let Some(number) = NonZeroUsize::new(LOOPS.fetch_add(1, Ordering::Relaxed)) else { continue };
+            loops.extend(component.into_iter().map(|place| (ids[place], number)));
+        }
+    }
+    loops
+}
+
+/// Goes depth first from `start` to all that was not seen; each place is added when all behind it has been.
+fn walk(onwards: &[Vec<usize>], start: usize, seen: &mut [bool], finished: &mut Vec<usize>) {
+    let mut path = Vec::new();
+    if !std::mem::replace(&mut seen[start], true) {
+        path.push((start, onwards[start].iter()));
+    }
+    while let Some((place, rest)) = path.last_mut() {
+        match rest.find(|&&next| !seen[next]) {
+            Some(&next) => {
+                seen[next] = true;
+                path.push((next, onwards[next].iter()));
+            }
+            None => {
+                finished.push(*place);
+                path.pop();
             }
         }
     }
-    let mut left = vec![true; places.len()];
-    for (before, after) in [(&back, &onwards), (&onwards, &back)] {
-        let mut count: Vec<usize> =
-            before.iter().map(|places| places.iter().filter(|&&place| left[place]).count()).collect();
-        let mut ends: Vec<usize> =
-            (0..count.len()).filter(|&place| left[place] && count[place] == 0).collect();
-        while let Some(end) = ends.pop() {
-            left[end] = false;
-            for &next in &after[end] {
-                count[next] -= usize::from(left[next]);
-                if left[next] && count[next] == 0 {
-                    ends.push(next);
-                }
-            }
-        }
-    }
-    places.into_iter().filter(|(_, place)| left[*place]).map(|(id, _)| id).collect()
 }
 
 /// The outputs that lead to a subflow's status output, by node id.

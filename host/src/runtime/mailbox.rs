@@ -58,6 +58,31 @@ pub struct Standing {
     pub waiting: usize,
 }
 
+/// What a mailbox adds to the standing of the loop that it is part of.
+#[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
+pub struct LoopStanding {
+    /// Messages that wait or are in hand.
+    pub messages: usize,
+    /// How often the mark was passed so far.
+    pub passed: u64,
+    /// The sources are held now.
+    pub holds_sources: bool,
+    /// A node is being exchanged.
+    pub held: bool,
+    /// The loop was given up.
+    pub given_up: bool,
+}
+
+impl std::ops::AddAssign for LoopStanding {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.passed += other.passed;
+        self.holds_sources |= other.holds_sources;
+        self.held |= other.held;
+        self.given_up |= other.given_up;
+    }
+}
+
 /// Why a mailbox took no message.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Refused {
@@ -86,8 +111,12 @@ pub struct Mailbox {
     term: u64,
     /// Passed the mark and not yet back below half of it.
     congested: bool,
+    /// How often it passed the mark.
+    passed: u64,
     /// Congested without progress for the stall deadline.
     stuck: bool,
+    /// It is part of a loop whose messages do not become fewer. Only the watch, which sees all of the loop, ends that.
+    loop_given_up: bool,
     /// Messages taken so far: tells the watch whether there is progress.
     taken: u64,
     /// Messages refused so far.
@@ -116,7 +145,7 @@ impl Mailbox {
     pub fn push(&mut self, delivery: Delivery, marks: &Marks, concurrency: usize) -> Pushed {
         let refused = if !self.open {
             Some(Refused::Closed)
-        } else if self.stuck && self.over_mark(marks) {
+        } else if (self.stuck || self.loop_given_up) && self.over_mark(marks) {
             Some(Refused::Stuck)
         } else if self.queue.len() >= marks.cap || self.bytes >= marks.cap_bytes {
             Some(Refused::Cap)
@@ -137,6 +166,7 @@ impl Mailbox {
         self.queue.push_back(delivery);
         let congested = !self.congested && self.over_mark(marks);
         self.congested |= congested;
+        self.passed += u64::from(congested);
         let schedule = !self.scheduled && self.may_take(concurrency);
         self.scheduled |= schedule;
         Pushed { schedule, congested, ..Pushed::default() }
@@ -163,7 +193,7 @@ impl Mailbox {
         if release {
             self.congested = false;
             self.stuck = false;
-            self.refusing = false;
+            self.refusing &= self.loop_given_up;
         }
         (Some(delivery), release)
     }
@@ -187,7 +217,7 @@ impl Mailbox {
 
     /// Whether the sources upstream are to wait. They need not for a node that was given up.
     pub fn holds_sources(&self) -> bool {
-        self.congested && !self.stuck
+        self.congested && !self.stuck && !self.loop_given_up
     }
 
     /// Where the node stands, when the mailbox holds the sources: what the watch compares.
@@ -198,10 +228,27 @@ impl Mailbox {
 
     /// Gives the node up as stuck until its mailbox is at half its mark again; the sources are to be let go. False, and
     /// nothing done, when it does not hold them any more, or has taken messages since it had taken `taken`.
-    pub fn give_up(&mut self, taken: Option<u64>) -> bool {
-        let stuck = self.holds_sources() && !self.held && taken.is_none_or(|taken| taken == self.taken);
+    pub fn give_up(&mut self, taken: u64) -> bool {
+        let stuck = self.holds_sources() && !self.held && taken == self.taken;
         self.stuck |= stuck;
         stuck
+    }
+
+    /// What it adds to the standing of its loop.
+    pub fn loop_standing(&self) -> LoopStanding {
+        LoopStanding {
+            messages: self.queue.len() + self.in_hand,
+            passed: self.passed,
+            holds_sources: self.holds_sources(),
+            held: self.held,
+            given_up: self.loop_given_up,
+        }
+    }
+
+    /// Gives the loop up that it is part of, or ends that. The sources are to be asked about again.
+    pub fn give_up_loop(&mut self, given_up: bool) {
+        self.loop_given_up = given_up;
+        self.refusing &= given_up;
     }
 
     /// Messages refused so far.
@@ -340,16 +387,16 @@ mod tests {
     #[test]
     fn a_node_is_given_up_when_it_has_taken_nothing() {
         let mut mailbox = open();
-        assert!(!mailbox.give_up(None), "it holds nobody");
+        assert!(!mailbox.give_up(0), "it holds nobody");
         for n in 0..6 {
             mailbox.push(delivery(n), &MARKS, 1);
         }
         assert_eq!(mailbox.congested_at(), Some(Standing { taken: 0, waiting: 6 }));
         mailbox.take(&MARKS, 1);
-        assert!(!mailbox.give_up(Some(0)), "it has taken a message meanwhile");
-        assert!(mailbox.give_up(Some(1)));
+        assert!(!mailbox.give_up(0), "it has taken a message meanwhile");
+        assert!(mailbox.give_up(1));
         assert_eq!((mailbox.holds_sources(), mailbox.congested_at()), (false, None));
-        assert!(!mailbox.give_up(Some(1)), "once");
+        assert!(!mailbox.give_up(1), "once");
     }
 
     #[test]

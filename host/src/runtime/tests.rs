@@ -364,12 +364,30 @@ fn a_loop_that_is_full_of_messages_holds_its_source_no_longer_than_the_stall_dea
     let settings = Settings { mailbox_mark: 10, stall_deadline_ms: 100, ..Settings::default() };
     let rig = Rig::new(2, settings, &loop_of_two(&["first"]), &|_| Arc::new(forward));
     let loops: Vec<bool> =
-        ["source", "first", "second", "end"].iter().map(|id| rig.cell(id).is_in_loop()).collect();
+        ["source", "first", "second", "end"].iter().map(|id| rig.cell(id).in_loop().is_some()).collect();
     assert_eq!(loops, [false, true, true, false]);
+    assert_eq!(rig.cell("first").in_loop(), rig.cell("second").in_loop());
     rig.tokio.spawn(watch::watch(Arc::downgrade(&rig.shared), Duration::from_millis(100)));
     // Each message goes round for ever: after some, the source would wait for ever.
     rig.in_time(rig.send_numbers("source", 500)).unwrap();
     deploy::stop(&rig.shared);
+}
+
+#[test]
+fn two_loops_and_what_is_between_them_are_told_apart() {
+    let nodes = json!([
+        {"id": "self", "type": "node", "wires": [["self", "between"]]},
+        {"id": "between", "type": "node", "wires": [["a"]]},
+        {"id": "a", "type": "node", "wires": [["b"]]},
+        {"id": "b", "type": "node", "wires": [["c"], ["a", "end"]]},
+        {"id": "c", "type": "node", "wires": [["a"]]},
+        {"id": "end", "type": "node", "wires": []},
+    ]);
+    let rig = Rig::new(1, Settings::default(), &nodes, &|_| Arc::new(forward));
+    let number = |id: &str| rig.cell(id).in_loop();
+    assert_eq!((number("between"), number("end")), (None, None));
+    assert!(number("a").is_some() && number("a") == number("b") && number("b") == number("c"));
+    assert!(number("self").is_some() && number("self") != number("a"));
 }
 
 #[test]
