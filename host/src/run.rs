@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -66,6 +66,12 @@ pub fn read_flows(flows: &Path) -> Result<FlowFile, String> {
 
 /// Runs flows until a signal ends the process.
 fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
+    let loader = Loader::new(&settings);
+    let folders = loader.folders().to_vec();
+    // Before anything is read: what changes from then on is not missed, and comes to its turn when the flows run.
+    let started = Arc::new(OnceLock::new());
+    let _watchers = settings.watch.then(|| watch_files(&started, &folders, flows));
+
     let file = read_flows(flows)?;
     let guard =
         AdminGuard::from_file(settings.admin_token_file.as_deref()).map_err(|error| error.to_string())?;
@@ -87,14 +93,11 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
         tokio.block_on(Server::bind(&settings, routes.clone(), guard)).map_err(|error| error.to_string())?;
     let address = server.local_addr();
 
-    let loader = Loader::new(&settings);
-    let folders = loader.folders().to_vec();
     loader.load_all(&registry);
     if registry.plugins().is_empty() {
         let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
         tracing::warn!("no plugins in {}", folders.join(", "));
     }
-    let watch = settings.watch;
     let files = loader.files().clone();
     // Each of the two has its own deadline; this is for when a plugin keeps the threads that those need.
     let patience =
@@ -103,9 +106,9 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
         .map_err(|error| format!("no thread to run on: {error}"))?;
     admin::plugins::add_routes(&routes, registry, files, runtime.clone())
         .map_err(|taken| taken.to_string())?;
-    let _watchers = watch.then(|| watch_files(&runtime, &folders, flows));
 
     runtime.deploy(file);
+    let _ = started.set(runtime.clone());
     // `start` spawns the accept loop.
     let entered = tokio.enter();
     let server = server.start();
@@ -121,18 +124,19 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     Ok(code)
 }
 
-/// Has changes to plugin files and to the flow file taken over. What cannot be watched is said in the log.
-fn watch_files(runtime: &Runtime, folders: &[PathBuf], flows: &Path) -> Vec<Watcher> {
-    let plugins = runtime.clone();
-    let plugins = Watcher::start(folders, move |files| plugins.plugin_files_changed(files));
-    let (flow_file, of_flows) = (flows.to_owned(), runtime.clone());
+/// Has changes to plugin files and to the flow file taken over, once the flows are started. What cannot be watched is
+/// said in the log.
+fn watch_files(started: &Arc<OnceLock<Runtime>>, folders: &[PathBuf], flows: &Path) -> Vec<Watcher> {
+    let runtime = started.clone();
+    let plugins = Watcher::start(folders, move |files| runtime.wait().plugin_files_changed(files));
+    let (flow_file, runtime) = (flows.to_owned(), started.clone());
     let folder = match flows.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
     let flows = Watcher::start(&[folder], move |files| {
         if files.iter().any(|file| file.file_name() == flow_file.file_name()) {
-            of_flows.flow_file_changed(&flow_file);
+            runtime.wait().flow_file_changed(&flow_file);
         }
     });
     [("plugin folders", plugins), ("the flow file", flows)]

@@ -666,6 +666,37 @@ fn both_plugins_swap_under_load() {
     assert_perfect(load.stop(), &host);
 }
 
+#[test]
+fn connections_that_wait_for_a_slow_flow_move_too() {
+    let bay = Bay::with(&["swap-faults"]);
+    let flow = Flow::new()
+        .config("echo", "websocket-listener", json!({"path": "/echo", "wholemsg": "false"}))
+        .node("in", "websocket in", "slow", json!({"server": "echo"}))
+        .node("slow", "keeps", "out", json!({"ms": 1}))
+        .node("out", "websocket out", "", json!({"server": "echo"}));
+    let host = bay.deaf_host(&flow).setting("mailbox_mark", 10).start();
+    let mut plan = Plan::clients(host.address(), &[("/echo", Mode::Payload)], 10);
+    plan.sizes = (16, 1_000);
+    plan.in_flight = 100;
+    plan.pause = Duration::ZERO;
+    let load = begin(plan, &host);
+    for number in 0..8 {
+        let name = if number % 2 == 0 { "websocket" } else { "core" };
+        swap(&bay, &host, name, if number % 4 < 2 { NEWER } else { "0.1.0" });
+        bay.put(
+            "swap-faults",
+            &faults(if number % 2 == 0 { "slow-in-restore" } else { "good" }),
+            Way::Renamed,
+        );
+        reload(&host);
+        load.swapped();
+        wait_for_echoes(&load, &host, 100);
+    }
+    assert_eq!(host.count_log("stay with the old code"), 0, "{}", host.logs());
+    wait_for_one_generation(&host);
+    assert_perfect(load.stop(), &host);
+}
+
 /// A flow with so many clients of a server that send back what they get.
 fn clients_of(url: &str, count: usize) -> Flow {
     let mut flow = Flow::new();
@@ -840,7 +871,7 @@ fn twenty_swaps_leave_no_threads_files_or_memory_behind() {
 
 #[test]
 fn newer_code_that_comes_while_the_host_starts_is_taken_over() {
-    for delay_ms in [0, 150, 400] {
+    for delay_ms in [0, 30, 60, 150, 400] {
         let bay = Bay::with(&["bad-node"]);
         let flow = Flow::new()
             .node("slow1", "slow-constructor", "", json!({"ms": "300"}))
@@ -903,6 +934,23 @@ fn a_swap_and_a_deploy_that_takes_its_nodes_away_do_not_disturb_each_other() {
     }
     wait_for_one_generation(&host);
     assert_eq!(host.stop().code, Some(0));
+}
+
+#[test]
+fn what_nodes_are_sent_before_they_have_begun_is_passed_on_in_order() {
+    // Nodes begin one after the other, and the first of these has sent everything before the second begins. (It does
+    // not begin before the whole flow can: that keeps a successor in a swap from acting beside its predecessor.)
+    const COUNT: usize = 20_000;
+    let flow = Flow::new()
+        .node("burst", "blind-burst", "passes", json!({"count": COUNT}))
+        .node("passes", "passes", "collector", json!({}))
+        .node("collector", "collector", "", json!({}));
+    let host = Host::builder().plugin("bad-node").flow(&flow).start();
+    let collected = || host.get("/collector/collector").json();
+    host.eventually("everything has come", || {
+        (collected().as_array().is_some_and(|all| all.len() >= COUNT)).then_some(())
+    });
+    assert_eq!(collected(), json!((0..COUNT).collect::<Vec<_>>()));
 }
 
 // ---- The flow file
