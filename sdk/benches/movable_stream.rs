@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use flowbay_sdk::frames::MovableStream;
+use flowbay_sdk::frames::{Limits, MovableStream};
 use futures_util::{FutureExt, Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
@@ -22,16 +22,20 @@ use tokio_tungstenite::{
     tungstenite::protocol::{Role, WebSocketConfig},
 };
 
-/// Name, payload bytes, messages that arrive together, bytes of the codec's read buffer.
-const CASES: [(&str, usize, usize, usize); 6] = [
+/// Name, payload bytes, messages that arrive together, bytes of the codec's read buffer. Text is judged as it comes.
+const CASES: [(&str, usize, usize, usize); 9] = [
     ("64 B, 1 at a time", 64, 1, 4 << 10),
     ("64 B, 16 at a time", 64, 16, 4 << 10),
     ("16 KiB, 1 at a time", 16 << 10, 1, 4 << 10),
     ("16 KiB, 4 at a time", 16 << 10, 4, 4 << 10),
     ("16 KiB, 4 at a time, 32 KiB buffer", 16 << 10, 4, 32 << 10),
     ("1 MiB, 1 at a time", 1 << 20, 1, 4 << 10),
+    ("text, 64 B, 16 at a time", 64, 16, 4 << 10),
+    ("text, 16 KiB, 1 at a time", 16 << 10, 1, 4 << 10),
+    ("text, 16 KiB, 4 at a time", 16 << 10, 4, 4 << 10),
 ];
 const LIMIT: usize = 16 << 20;
+const LIMITS: Limits = Limits { message_bytes: LIMIT, frame_bytes: LIMIT, fragments: 1024 };
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -91,10 +95,10 @@ fn nanoseconds(case: usize, movable: bool) -> f64 {
 }
 
 fn run(case: usize, movable: bool, rounds: usize) {
-    let (_, size, together, buffer) = CASES[case];
-    let peer = Peer::new(size, together, rounds);
+    let (name, size, together, buffer) = CASES[case];
+    let peer = Peer::new(name.starts_with("text"), size, together, rounds);
     if movable {
-        echo(MovableStream::new(peer, LIMIT), buffer, rounds * together);
+        echo(MovableStream::new(peer, LIMITS), buffer, rounds * together);
     } else {
         echo(peer, buffer, rounds * together);
     }
@@ -130,8 +134,8 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(size: usize, together: usize, bursts: usize) -> Self {
-        let mut frame = vec![0x82];
+    fn new(text: bool, size: usize, together: usize, bursts: usize) -> Self {
+        let mut frame = vec![if text { 0x81 } else { 0x82 }];
         match size {
             0..126 => frame.push(0x80 | size as u8),
             126..0x1_0000 => {
@@ -143,8 +147,9 @@ impl Peer {
                 frame.extend((size as u64).to_be_bytes());
             }
         }
-        frame.extend([1, 2, 3, 4]);
-        frame.resize(frame.len() + size, b'x');
+        let key = [1, 2, 3, 4];
+        frame.extend(key);
+        frame.extend(key.iter().cycle().take(size).map(|key| key ^ b'x'));
         Self { burst: frame.repeat(together), at: 0, paused: false, bursts_left: bursts }
     }
 }

@@ -10,11 +10,12 @@ use std::{
 use flowbay_abi::{
     host::{ContextScope, HostNode, LogLevel, PortMsg, Queued},
     message::Msg,
+    metric::MetricKind,
     panics::{catch, guarded},
     value::{Object, Str, Value},
 };
 
-use crate::{Error, HostStream, Node, Status};
+use crate::{Counter, Error, Gauge, HostStream, Node, Status};
 
 /// A node's surroundings: its outputs, its sessions, its part of the host. Cloning is cheap; a clone held by
 /// something that outlives the node does nothing any more once the node is closed.
@@ -209,7 +210,8 @@ impl Ctx {
     }
 
     /// Makes a connection of this node's from a stream: the host opens a session for it and calls
-    /// [`Node::on_connection`] with `state`. Returns the session's id.
+    /// [`Node::on_connection`] with `state`, an object. Its property `queue`, if it has one, says what becomes of values
+    /// that wait to be sent ([`crate::QueueOptions`]). Returns the session's id.
     ///
     /// # Errors
     /// The node is closing.
@@ -225,6 +227,11 @@ impl Ctx {
     /// Queues a value for all of the node's sessions; returns for how many.
     pub fn session_broadcast(&self, value: Value) -> u64 {
         self.inner.host.session_broadcast(value)
+    }
+
+    /// Queues a value for all of the node's sessions but those with these ids; returns for how many.
+    pub fn session_broadcast_except(&self, value: Value, except: &[&str]) -> u64 {
+        self.inner.host.session_broadcast_except(value, except)
     }
 
     /// How many sessions the node has.
@@ -268,10 +275,22 @@ impl Ctx {
     pub fn answer_upgrade(&self, ticket: u64, answer: crate::UpgradeAnswer) {
         self.inner.host.answer_upgrade(ticket, answer.into_value());
     }
+
+    /// The node's counter of that name, for `GET /metrics`: shown as `flowbay_<name>` with the node's id, type and name.
+    /// The name has letters from a to z, digits and `_`, and ends with `_total`. It goes on over hot swaps, and leaves
+    /// with the node.
+    pub fn counter(&self, name: &str, help: &str) -> Counter {
+        Counter::new(self.inner.host.metric(MetricKind::Counter, name, help))
+    }
+
+    /// The node's gauge of that name, as [`Ctx::counter`]; its name does not end with `_total`.
+    pub fn gauge(&self, name: &str, help: &str) -> Gauge {
+        Gauge::new(self.inner.host.metric(MetricKind::Gauge, name, help))
+    }
 }
 
-/// Where [`Ctx::dial`] connects to.
-#[derive(Debug, Clone)]
+/// Where [`Ctx::dial`] connects to, and how.
+#[derive(Debug, Clone, Default)]
 pub struct DialOptions {
     /// Name or address.
     pub host: String,
@@ -279,8 +298,17 @@ pub struct DialOptions {
     pub port: u16,
     /// Whether TLS is spoken.
     pub tls: bool,
-    /// How long connecting may take, in milliseconds; the host's default when absent.
+    /// How long connecting may take, with a proxy and with TLS, in milliseconds; the host's default when absent.
     pub timeout_ms: Option<u64>,
+    /// The name that the server's certificate must have; when absent, the one that the TLS configuration has, or the
+    /// host.
+    pub server_name: Option<String>,
+    /// The id of a `tls-config` node: which certificates are trusted and which one is shown. The host reads it, with
+    /// its credentials, which plugins never see. The system's root certificates when absent; an id of no such node
+    /// is an error. Without `tls` it has no effect.
+    pub tls_config: Option<String>,
+    /// Whether the connection goes by way of the proxy, if any, that the host's environment names for it.
+    pub proxy: bool,
 }
 
 impl DialOptions {
@@ -291,6 +319,15 @@ impl DialOptions {
         options.insert("tls", self.tls);
         if let Some(ms) = self.timeout_ms {
             options.insert("timeout_ms", ms);
+        }
+        if let Some(name) = self.server_name {
+            options.insert("server_name", name);
+        }
+        if let Some(id) = self.tls_config {
+            options.insert("tls_config", id);
+        }
+        if self.proxy {
+            options.insert("proxy", true);
         }
         Value::Object(options)
     }

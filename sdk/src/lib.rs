@@ -38,11 +38,14 @@ mod context;
 mod error;
 pub mod frames;
 mod http;
+mod metric;
 mod node;
 mod node_type;
 mod plugin;
 pub mod prelude;
+mod seldom;
 mod status;
+pub mod testing;
 mod tls_hook;
 
 pub use config::{AnyConfig, NoConfig, lenient};
@@ -53,19 +56,23 @@ pub use flowbay_abi::{
     host::{ContextScope, LogLevel, Queued},
     io::Received,
     message::{self, Msg},
+    object,
     path::{self, PropertyPath},
-    value::{self, Array, Blob, Object, Str, Value},
+    value,
+    value::{Array, Blob, Object, Str, Value},
 };
 pub use flowbay_sdk_macros::node;
-pub use http::{Request, Response, UpgradeAnswer, UpgradeRequest};
-pub use node::Node;
-pub use node_type::{NodeType, Role};
+pub use http::{Overflow, QueueOptions, Request, Response, UpgradeAnswer, UpgradeRequest};
+pub use metric::{Counter, Gauge};
+pub use node::{Described, Node};
+pub use node_type::{Credential, NodeType, Role};
+pub use seldom::{LeftOut, Seldom};
 pub use status::Status;
 
 /// What the macros of this crate expand to. Not for use by hand, and without any promise.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::plugin::{Plugin, create_node, describe_plugin, root};
+    pub use crate::plugin::{Plugin, assert_different, create_node, describe_plugin, root};
     pub use abi_stable::library::{
         __call_root_module_loader as call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult,
     };

@@ -22,6 +22,16 @@ use crate::{
     connection, context,
 };
 
+/// What a node type says of itself; written by the `#[node]` attribute.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not described as a node type",
+    label = "put `#[node(\"name-of-the-type\")]` on this `impl Node`"
+)]
+pub trait Described {
+    /// The type's description.
+    const TYPE: NodeType;
+}
+
 /// A node type. One value of it is one node of a running flow.
 ///
 /// All methods take `&self` and may be called on several threads at a time; only `on_input` is called serially
@@ -29,10 +39,7 @@ use crate::{
 /// changes goes into atomics or a `Mutex` (never held across an `await`).
 ///
 /// Every method may panic: the panic is reported under the node's id, and the flow goes on.
-pub trait Node: Sized + Send + Sync + 'static {
-    /// The type's description; written by the `#[node]` attribute.
-    const TYPE: NodeType;
-
+pub trait Node: Described + Sized + Send + Sync + 'static {
     /// The node's properties in the flow file: any struct that derives `Deserialize`. Properties it does not name
     /// are ignored; a missing or ill-typed one is reported with the node's id and the property's name.
     type Config: DeserializeOwned;
@@ -95,6 +102,13 @@ pub trait Node: Sized + Send + Sync + 'static {
     fn on_connection(&self, connection: Connection, ctx: &Ctx) -> impl Future<Output = ConnectionEnd> + Send {
         let _ = (connection, ctx);
         async { ConnectionEnd::Closed }
+    }
+
+    /// A connection of the node's is gone without having been served to its end: [`Node::on_connection`] panicked, or
+    /// could not take over what an earlier generation handed over. The session may be one of which the node knows only
+    /// from what that [saved](Node::save), or one whose end it has noticed already.
+    fn on_connection_lost(&self, session: &str, ctx: &Ctx) {
+        let _ = (session, ctx);
     }
 
     /// The state to give to this node's successor when newer code is swapped in, which finds it in
@@ -205,24 +219,89 @@ impl<N: Node> PluginNode for Adapter<N> {
 
     fn on_connection(&self, connection: abi_io::Connection) -> FfiFuture<abi_io::ConnectionEnd> {
         let (node, ctx) = (self.node.clone(), self.ctx.clone());
-        let log = self.ctx.clone();
+        let (told, log) = (self.node.clone(), self.ctx.clone());
         let connection = connection::from_abi(connection);
         let session = connection.session.id().clone();
         let serve = async move { connection::end_to_abi(node.on_connection(connection, &ctx).await) };
-        let mut serve = Box::pin(serve);
+        let mut serve = Some(Box::pin(serve));
         guarded(
-            std::future::poll_fn(move |cx| match catch(|| serve.as_mut().poll(cx)) {
-                Ok(polled) => polled,
-                Err(text) => {
+            std::future::poll_fn(move |cx| {
+                let Some(serving) = &mut serve else { return Poll::Pending };
+                let text = match catch(|| serving.as_mut().poll(cx)) {
+                    Ok(polled) => return polled,
+                    Err(text) => text,
+                };
+                log.report_error(Error::new(format!("session {session}: {text}")), None);
+                // First what the connection still has, which may say by itself that it has ended.
+                let left = serve.take();
+                if let Err(text) =
+                    catch(move || drop(left)).and_then(|()| catch(|| told.on_connection_lost(&session, &log)))
+                {
                     log.report_error(Error::new(format!("session {session}: {text}")), None);
-                    Poll::Ready(abi_io::ConnectionEnd::Closed)
                 }
+                Poll::Ready(abi_io::ConnectionEnd::Closed)
             }),
             |_| abi_io::ConnectionEnd::Closed,
         )
     }
 
+    fn on_connection_lost(&self, session: &str) {
+        self.node.on_connection_lost(session, &self.ctx);
+    }
+
     fn save(&self) -> Result<Option<Value>, NodeError> {
         self.node.save().map_err(|error| error.into_abi().unwrap_or_else(|| NodeError::new("not saved")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{NoConfig, testing::TestNode};
+
+    /// Panics when it is given a connection.
+    struct PanicsOnConnection {
+        lost: Mutex<Vec<String>>,
+    }
+
+    impl Described for PanicsOnConnection {
+        const TYPE: NodeType = NodeType::new("panics-on-connection");
+    }
+
+    impl Node for PanicsOnConnection {
+        type Config = NoConfig;
+
+        fn new(_config: NoConfig, _ctx: &Ctx) -> Result<Self, Error> {
+            Ok(Self { lost: Mutex::default() })
+        }
+
+        fn on_upgrade(&self, _request: UpgradeRequest, _ctx: &Ctx) -> UpgradeAnswer {
+            UpgradeAnswer::accept()
+        }
+
+        async fn on_connection(&self, _connection: Connection, _ctx: &Ctx) -> ConnectionEnd {
+            panic!("on purpose")
+        }
+
+        fn on_connection_lost(&self, session: &str, _ctx: &Ctx) {
+            self.lost.lock().unwrap().push(session.to_owned());
+        }
+
+        fn save(&self) -> Result<Option<Value>, Error> {
+            let lost: Vec<Value> = self.lost.lock().unwrap().iter().map(|id| id.as_str().into()).collect();
+            Ok(Some(lost.into()))
+        }
+    }
+
+    #[test]
+    fn a_node_that_panicked_with_a_connection_is_told_which_is_lost() {
+        let mut node = TestNode::<PanicsOnConnection>::new(Value::Null);
+        let (_, connection) = node.upgrade(Value::Null);
+        let (session, _peer) = connection.unwrap();
+        assert_eq!(node.save().unwrap(), Some(Value::from(vec![Value::from(session)])));
+        let failures = node.failures();
+        assert!(failures.iter().any(|failure| failure.text.contains("on purpose")), "{failures:?}");
     }
 }

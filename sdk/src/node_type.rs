@@ -56,7 +56,26 @@ pub struct NodeType {
     inputs: u32,
     outputs: u32,
     concurrency: u32,
+    credentials: &'static [(&'static str, Credential)],
     html: &'static str,
+}
+
+/// What a credential field holds: how the editor shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// Text that may be shown, a user name for instance.
+    Text,
+    /// A secret, which never leaves the host again.
+    Password,
+}
+
+impl Credential {
+    const fn name(self) -> &'static str {
+        match self {
+            Credential::Text => "text",
+            Credential::Password => "password",
+        }
+    }
 }
 
 impl NodeType {
@@ -72,6 +91,7 @@ impl NodeType {
             inputs: 0,
             outputs: 0,
             concurrency: 1,
+            credentials: &[],
             html: "",
         }
     }
@@ -125,6 +145,13 @@ impl NodeType {
         Self { concurrency, ..self }
     }
 
+    /// The fields that are kept as credentials, encrypted and apart from the flow file; [`crate::Ctx::credentials`]
+    /// has their values.
+    #[must_use]
+    pub const fn credentials(self, credentials: &'static [(&'static str, Credential)]) -> Self {
+        Self { credentials, ..self }
+    }
+
     /// The editor form and help, in the form of Node-RED's `.html` files.
     #[must_use]
     pub const fn html(self, html: &'static str) -> Self {
@@ -134,6 +161,11 @@ impl NodeType {
     /// The type's name in flow files.
     pub const fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// How many messages a node may have in hand at a time; 0 for any number.
+    pub const fn messages_in_hand(&self) -> u32 {
+        self.concurrency
     }
 
     #[doc(hidden)]
@@ -148,6 +180,9 @@ impl NodeType {
         object.insert("inputs", i64::from(self.inputs));
         object.insert("outputs", i64::from(self.outputs));
         object.insert("concurrency", i64::from(self.concurrency));
+        let credentials: Object =
+            self.credentials.iter().map(|(field, kind)| (*field, Value::from(kind.name()))).collect();
+        object.insert("credentials", credentials);
         object.insert("html", self.html);
         Value::Object(object)
     }

@@ -101,6 +101,34 @@ pub fn create_node<N: Node>(
     Ok(AbiNode::new(Arc::new(Adapter::new(node, ctx))))
 }
 
+/// Ends the compilation when two of the names are the same.
+pub const fn assert_different(names: &[&str]) {
+    let mut at = 0;
+    while at < names.len() {
+        let mut other = at + 1;
+        while other < names.len() {
+            assert!(!same(names[at], names[other]), "two node types of this plugin have the same name");
+            other += 1;
+        }
+        at += 1;
+    }
+}
+
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
 /// Makes a library a plugin: exports its root with the node types listed. Once per library.
 #[macro_export]
 macro_rules! export_plugin {
@@ -108,12 +136,14 @@ macro_rules! export_plugin {
         const _: () = {
             struct ThisPlugin;
 
+            $crate::__private::assert_different(&[$(<$node as $crate::Described>::TYPE.name()),+]);
+
             impl $crate::__private::Plugin for ThisPlugin {
                 const NAME: &'static str = env!("CARGO_PKG_NAME");
                 const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
                 fn types() -> ::std::vec::Vec<$crate::__private::Value> {
-                    ::std::vec![$(<$node as $crate::Node>::TYPE.to_value()),+]
+                    ::std::vec![$(<$node as $crate::Described>::TYPE.to_value()),+]
                 }
 
                 fn create(
@@ -125,7 +155,7 @@ macro_rules! export_plugin {
                     ::core::result::Result<$crate::__private::AbiNode, $crate::__private::NodeError>,
                 > {
                     $(
-                        if node_type == <$node as $crate::Node>::TYPE.name() {
+                        if node_type == <$node as $crate::Described>::TYPE.name() {
                             return ::core::option::Option::Some(
                                 $crate::__private::create_node::<$node>(host, config, state),
                             );

@@ -13,6 +13,7 @@ use async_ffi::{FfiContext, FfiFuture};
 use crate::{
     io::HostIo,
     message::Msg,
+    metric::{Metric, MetricKind},
     node::NodeError,
     panics::catch,
     value::{Str, Value},
@@ -63,6 +64,8 @@ pub enum Queued {
     NoSession,
     /// The session's queue was full; the host cuts the session.
     Overflow,
+    /// The session's queue was full, and its options say that the value is dropped then.
+    Dropped,
 }
 
 /// The host's services for one node. Implemented by the host.
@@ -123,6 +126,12 @@ pub trait HostApi: Send + Sync + 'static {
     fn register_route(&self, route: Value) -> Result<(), NodeError>;
     /// Answers an upgrade that was deferred.
     fn answer_upgrade(&self, ticket: u64, answer: Value);
+    /// Queues a value for all of the node's sessions but those with these ids; returns for how many.
+    fn session_broadcast_except(&self, value: Value, except: &[&str]) -> u64;
+    /// The node's metric of that name, made when it has none: newer code of the node gets the same. It is shown with
+    /// those of the host as `flowbay_<name>`, and leaves with the node. A name that cannot be shown (see
+    /// `crate::shapes`) is reported in the log, and the metric counts for nobody.
+    fn metric(&self, kind: MetricKind, name: &str, help: &str) -> Metric;
 }
 
 /// The calls of [`HostApi`] as they cross.
@@ -166,8 +175,10 @@ pub struct HostVTable {
     session_broadcast: unsafe extern "C" fn(*const (), Value) -> u64,
     session_count: unsafe extern "C" fn(*const ()) -> u64,
     register_route: unsafe extern "C" fn(*const (), Value) -> RResult<(), NodeError>,
-    #[sabi(last_prefix_field)]
     answer_upgrade: unsafe extern "C" fn(*const (), u64, Value),
+    session_broadcast_except: unsafe extern "C" fn(*const (), Value, RSlice<'_, RStr<'_>>) -> u64,
+    #[sabi(last_prefix_field)]
+    metric: unsafe extern "C" fn(*const (), MetricKind, RStr<'_>, RStr<'_>) -> Metric,
 }
 
 /// The host as a node holds it. Cloning is a reference count; it stays valid as long as it is held, and does
@@ -340,6 +351,15 @@ impl HostNode {
     pub fn answer_upgrade(&self, ticket: u64, answer: Value) {
         unsafe { self.vtable.answer_upgrade()(self.ptr, ticket, answer) }
     }
+
+    pub fn session_broadcast_except(&self, value: Value, except: &[&str]) -> u64 {
+        let except: Vec<RStr<'_>> = except.iter().map(|id| RStr::from(*id)).collect();
+        unsafe { self.vtable.session_broadcast_except()(self.ptr, value, RSlice::from(&except[..])) }
+    }
+
+    pub fn metric(&self, kind: MetricKind, name: &str, help: &str) -> Metric {
+        unsafe { self.vtable.metric()(self.ptr, kind, name.into(), help.into()) }
+    }
 }
 
 /// What a [`HostFuture`] resolves to.
@@ -490,6 +510,8 @@ mod shims {
             session_count: session_count::<H>,
             register_route: register_route::<H>,
             answer_upgrade: answer_upgrade::<H>,
+            session_broadcast_except: session_broadcast_except::<H>,
+            metric: metric::<H>,
         }));
     }
 
@@ -669,5 +691,28 @@ mod shims {
     unsafe extern "C" fn answer_upgrade<H: HostApi>(ptr: *const (), ticket: u64, answer: Value) {
         let host = unsafe { host::<H>(ptr) };
         let _ = catch(|| host.answer_upgrade(ticket, answer));
+    }
+
+    unsafe extern "C" fn session_broadcast_except<H: HostApi>(
+        ptr: *const (),
+        value: Value,
+        except: RSlice<'_, RStr<'_>>,
+    ) -> u64 {
+        let host = unsafe { host::<H>(ptr) };
+        catch(|| {
+            let except: Vec<&str> = except.iter().map(RStr::as_str).collect();
+            host.session_broadcast_except(value, &except)
+        })
+        .unwrap_or(0)
+    }
+
+    unsafe extern "C" fn metric<H: HostApi>(
+        ptr: *const (),
+        kind: MetricKind,
+        name: RStr<'_>,
+        help: RStr<'_>,
+    ) -> Metric {
+        let host = unsafe { host::<H>(ptr) };
+        catch(|| host.metric(kind, name.as_str(), help.as_str())).unwrap_or_default()
     }
 }

@@ -12,6 +12,7 @@
 pub mod host;
 pub mod io;
 pub mod message;
+pub mod metric;
 pub mod node;
 pub mod panics;
 pub mod path;
@@ -23,4 +24,5 @@ pub mod waker;
 
 pub use async_ffi::{FfiFuture, FutureExt};
 pub use message::Msg;
+pub use metric::{Metric, MetricKind};
 pub use value::{Array, Blob, Object, Str, Value};

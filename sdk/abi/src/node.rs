@@ -128,6 +128,10 @@ pub trait PluginNode: Send + Sync + 'static {
     /// The state to give to the node's successor in a newer generation; `None` when the type does not support it.
     /// Changes nothing: the node may have to go on.
     fn save(&self) -> Result<Option<Value>, NodeError>;
+    /// A connection that an earlier generation handed over could not be given to this node: its session has ended.
+    fn on_connection_lost(&self, session: &str) {
+        let _ = session;
+    }
 }
 
 /// The calls of [`PluginNode`] as they cross.
@@ -144,8 +148,9 @@ pub struct NodeVTable {
     on_connection:
         unsafe extern "C" fn(*const (), Connection) -> RResult<FfiFuture<ConnectionEnd>, NodeError>,
     save: unsafe extern "C" fn(*const ()) -> RResult<ROption<Value>, NodeError>,
-    #[sabi(last_prefix_field)]
     drop: unsafe extern "C" fn(*const ()),
+    #[sabi(last_prefix_field)]
+    on_connection_lost: unsafe extern "C" fn(*const (), RStr<'_>) -> RResult<(), NodeError>,
 }
 
 /// A node as the host holds it: an owning pointer into the plugin and the calls for it.
@@ -235,6 +240,15 @@ impl AbiNode {
         // SAFETY: as in `on_start`.
         unsafe { self.vtable.save()(self.ptr) }.into_result().map(ROption::into_option)
     }
+
+    /// See [`PluginNode::on_connection_lost`].
+    ///
+    /// # Errors
+    /// The node panicked.
+    pub fn on_connection_lost(&self, session: &str) -> Result<(), NodeError> {
+        // SAFETY: as in `on_start`.
+        unsafe { self.vtable.on_connection_lost()(self.ptr, session.into()) }.into_result()
+    }
 }
 
 #[allow(unsafe_code, reason = "a home of the boundary")]
@@ -263,6 +277,7 @@ mod shims {
             on_connection: on_connection::<N>,
             save: save::<N>,
             drop: drop_node::<N>,
+            on_connection_lost: on_connection_lost::<N>,
         }));
     }
 
@@ -330,6 +345,15 @@ mod shims {
             Ok(saved) => saved.map(ROption::from).into(),
             Err(text) => RErr(NodeError::from_panic(text)),
         }
+    }
+
+    unsafe extern "C" fn on_connection_lost<N: PluginNode>(
+        ptr: *const (),
+        session: RStr<'_>,
+    ) -> RResult<(), NodeError> {
+        // SAFETY: as in `on_start`.
+        let node = unsafe { &*ptr.cast::<N>() };
+        caught(|| node.on_connection_lost(session.as_str()))
     }
 
     unsafe extern "C" fn drop_node<N: PluginNode>(ptr: *const ()) {

@@ -5,7 +5,7 @@ use quote::quote;
 use syn::{
     Expr, Ident, ItemImpl, LitStr, Token,
     parse::{Parse, ParseStream},
-    parse_macro_input, parse_quote,
+    parse_macro_input,
     punctuated::Punctuated,
 };
 
@@ -38,8 +38,18 @@ struct Setting {
     value: Expr,
 }
 
-const SETTINGS: &[&str] =
-    &["role", "category", "color", "icon", "align", "inputs", "outputs", "concurrency", "html"];
+const SETTINGS: &[&str] = &[
+    "role",
+    "category",
+    "color",
+    "icon",
+    "align",
+    "inputs",
+    "outputs",
+    "concurrency",
+    "credentials",
+    "html",
+];
 
 impl Parse for Setting {
     fn parse(input: ParseStream) -> syn::Result<Self> {
@@ -56,7 +66,7 @@ impl Parse for Setting {
     }
 }
 
-/// Describes a node type: stands on its `impl Node` and adds the `TYPE` constant.
+/// Describes a node type: stands on its `impl Node` and adds the type's description.
 ///
 /// ```text
 /// #[node("lower-case", category = "function", inputs = 1, outputs = 1)]
@@ -65,16 +75,20 @@ impl Parse for Setting {
 #[proc_macro_attribute]
 pub fn node(args: TokenStream, item: TokenStream) -> TokenStream {
     let NodeArgs { name, settings } = parse_macro_input!(args as NodeArgs);
-    let mut item = parse_macro_input!(item as ItemImpl);
+    let item = parse_macro_input!(item as ItemImpl);
     if item.trait_.is_none() {
         return syn::Error::new_spanned(item.self_ty, "#[node] stands on `impl Node for …`")
             .into_compile_error()
             .into();
     }
     let calls = settings.iter().map(|(key, value)| quote!(.#key(#value)));
-    item.items.insert(
-        0,
-        parse_quote!(const TYPE: ::flowbay_sdk::NodeType = ::flowbay_sdk::NodeType::new(#name) #(#calls)*;),
-    );
-    quote!(#item).into()
+    let (generics, _, conditions) = item.generics.split_for_impl();
+    let node = &item.self_ty;
+    quote! {
+        impl #generics ::flowbay_sdk::Described for #node #conditions {
+            const TYPE: ::flowbay_sdk::NodeType = ::flowbay_sdk::NodeType::new(#name) #(#calls)*;
+        }
+        #item
+    }
+    .into()
 }

@@ -17,6 +17,10 @@
 //!
 //! To put it together again, give the codec a [`MovableStream::from_parts`].
 //!
+//! Because it sees the bytes of what is unfinished, it also ends what need not be waited for: text that is not UTF-8
+//! whatever follows, messages of too many fragments or bytes. The codec sees all that was read before, and then a read
+//! that fails with the [`Fault`].
+//!
 //! ```
 //! use flowbay_sdk::frames::{MovableStream, Parts};
 //! use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -37,6 +41,7 @@
 //! }
 //! ```
 
+mod fault;
 mod tracker;
 
 use std::{
@@ -48,13 +53,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use fault::{Fault, Limits};
 use tracker::Tracker;
 
 /// A stream of WebSocket frames under a codec, of which nothing is lost when the codec is dropped. See the
 /// [module](self).
 ///
-/// The codec is one that joins the fragments of a message, answers control frames at once, and refuses messages over
-/// a limit. What is kept here is never more than that limit and one control frame, whatever the peer sends.
+/// The codec is one that joins the fragments of a message, answers control frames at once, refuses messages over
+/// a limit, and text that is not UTF-8. What is kept here is never more than that limit and one control frame, whatever the peer sends.
 pub struct MovableStream<S> {
     stream: S,
     tracker: Tracker,
@@ -104,23 +110,34 @@ pub struct Parts<S> {
     pub input: Vec<u8>,
     /// What is to be written to it before anything else. It may begin in the middle of a frame.
     pub output: Vec<u8>,
+    /// Fragments of the unfinished message in `input` that were joined with those before them and are no frames of
+    /// their own any more. [`Limits::fragments`] counts them nevertheless.
+    pub joined: u32,
+}
+
+impl<S> Parts<S> {
+    /// A connection on whose stream nothing was read or written but its handshake.
+    pub fn new(stream: S) -> Self {
+        Self { stream, input: Vec::new(), output: Vec::new(), joined: 0 }
+    }
 }
 
 impl<S> MovableStream<S> {
-    /// A stream on which frames begin. `max_message_bytes` is the codec's limit for a message; a larger one cannot
-    /// be moved while it is unfinished.
-    pub fn new(stream: S, max_message_bytes: usize) -> Self {
-        Self { stream, tracker: Tracker::new(max_message_bytes), carried: None }
+    /// A stream on which frames begin. The limits are the codec's, as far as it has such.
+    pub fn new(stream: S, limits: Limits) -> Self {
+        Self { stream, tracker: Tracker::new(limits), carried: None }
     }
 
     /// A stream that was taken apart, or whose `input` was read with the handshake. The input is read first, and
     /// the output written first.
-    pub fn from_parts(parts: Parts<S>, max_message_bytes: usize) -> Self {
-        let Parts { stream, input, output } = parts;
+    pub fn from_parts(parts: Parts<S>, limits: Limits) -> Self {
+        let Parts { stream, input, output, joined } = parts;
         let carried = (!input.is_empty() || !output.is_empty()).then(|| {
             Box::new(Carried { absorbing: false, input: Bytes::new(input), output: Bytes::new(output) })
         });
-        Self { carried, ..Self::new(stream, max_message_bytes) }
+        let mut me = Self { carried, ..Self::new(stream, limits) };
+        me.tracker.begin_with_joined(joined);
+        me
     }
 
     /// The first step of taking it apart: reads are pending from now on (their wakers are not kept), writes and
@@ -138,13 +155,19 @@ impl<S> MovableStream<S> {
         self.forget_empty();
     }
 
-    /// Whether it can be taken apart without loss. It cannot in a message that is over the limit, which the codec
-    /// will refuse, and after [`MovableStream::stay`].
+    /// Whether it can be taken apart without loss. It cannot after a [fault](MovableStream::fault), and after
+    /// [`MovableStream::stay`].
     pub fn is_movable(&self) -> bool {
         !self.tracker.is_lost()
     }
 
-    /// It will never be taken apart: from now on nothing is kept.
+    /// What is wrong with what was read. The codec hears of it when it has read everything before, with an error whose
+    /// [inner one](io::Error::get_ref) this is; never while it [absorbs](MovableStream::absorb).
+    pub fn fault(&self) -> Option<Fault> {
+        self.tracker.fault()
+    }
+
+    /// It will never be taken apart: from now on nothing is kept, and nothing is a fault.
     pub fn stay(&mut self) {
         self.tracker.give_up();
     }
@@ -168,13 +191,13 @@ impl<S> MovableStream<S> {
         if !self.is_movable() {
             return Err(self);
         }
-        let mut input = self.tracker.into_input();
+        let (mut input, joined) = self.tracker.into_input();
         let mut output = Vec::new();
         if let Some(carried) = self.carried {
             input.extend_from_slice(carried.input.left());
             output.extend_from_slice(carried.output.left());
         }
-        Ok(Parts { stream: self.stream, input, output })
+        Ok(Parts { stream: self.stream, input, output, joined })
     }
 
     /// The stream below.
@@ -208,6 +231,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MovableStream<S> {
         let begin = buf.filled().len();
         match &mut me.carried {
             Some(carried) if carried.absorbing => return Poll::Pending,
+            _ if let Some(fault) = me.tracker.fault() => return Poll::Ready(Err(fault.into())),
             Some(carried) if !carried.input.left().is_empty() => {
                 let input = carried.input.left();
                 let count = input.len().min(buf.remaining());
@@ -217,7 +241,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for MovableStream<S> {
             }
             _ => ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?,
         }
-        me.tracker.pass(&buf.filled()[begin..]);
+        let passed = begin + me.tracker.pass(&buf.filled()[begin..]);
+        if passed < buf.filled().len() {
+            // The codec has nothing of what is behind a fault. Without anything before it, the fault is due already:
+            // to read nothing would be the end of the stream.
+            buf.set_filled(passed);
+            if passed == begin
+                && let Some(fault) = me.tracker.fault()
+            {
+                return Poll::Ready(Err(fault.into()));
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -12,6 +12,11 @@ use tokio_tungstenite::{
 use super::*;
 
 const LIMIT: usize = 1 << 20;
+const LIMITS: Limits = limits(LIMIT);
+
+const fn limits(bytes: usize) -> Limits {
+    Limits { message_bytes: bytes, frame_bytes: bytes, fragments: 10_000 }
+}
 
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
@@ -90,7 +95,7 @@ fn codec(stream: MovableStream<Wire>, role: Role) -> WebSocketStream<MovableStre
 impl Connection {
     fn new(role: Role) -> Self {
         let wire = Wire { room: usize::MAX, ..Wire::default() };
-        let socket = codec(MovableStream::new(wire, LIMIT), role);
+        let socket = codec(MovableStream::new(wire, LIMITS), role);
         Self { socket: Some(socket), role, received: Vec::new() }
     }
 
@@ -128,7 +133,7 @@ impl Connection {
         assert!(self.read().is_none());
         assert!(matches!(self.flush(), Poll::Ready(Ok(()))));
         let parts = self.socket.take().unwrap().into_inner().into_parts().unwrap();
-        self.socket = Some(codec(MovableStream::from_parts(parts, LIMIT), self.role));
+        self.socket = Some(codec(MovableStream::from_parts(parts, LIMITS), self.role));
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -423,7 +428,7 @@ fn a_stream_that_is_released_stays_movable_in_the_middle_of_a_message() {
 
 #[test]
 fn any_number_of_small_fragments_is_kept_as_one() {
-    let mut tracker = Tracker::new(LIMIT);
+    let mut tracker = Tracker::new(LIMITS);
     tracker.pass(&frame(Role::Server, false, TEXT, b"begin"));
     for _ in 0..1000 {
         for payload in [&b""[..], b"x"] {
@@ -432,7 +437,7 @@ fn any_number_of_small_fragments_is_kept_as_one() {
         tracker.pass(&frame(Role::Server, true, PING, b"answered"));
     }
     assert!(tracker.heap_bytes() <= 4096, "{} bytes for 1005 bytes of payload", tracker.heap_bytes());
-    let input = tracker.into_input();
+    let (input, _) = tracker.into_input();
     let payload = format!("begin{}", "x".repeat(1000));
     assert_eq!(frames(&input), [(TEXT, payload.into_bytes())]);
 }
@@ -441,18 +446,18 @@ fn any_number_of_small_fragments_is_kept_as_one() {
 fn at_a_message_boundary_nothing_is_kept_and_much_memory_is_given_back() {
     for len in [1000, 200_000] {
         let bytes = frame(Role::Server, true, BINARY, &vec![7; len]);
-        let mut tracker = Tracker::new(LIMIT);
+        let mut tracker = Tracker::new(LIMITS);
         for piece in bytes.chunks(100) {
             tracker.pass(piece);
         }
         assert!(tracker.heap_bytes() <= 64 << 10, "{} bytes are kept", tracker.heap_bytes());
-        assert!(tracker.into_input().is_empty());
+        assert!(tracker.into_input().0.is_empty());
     }
 }
 
 #[test]
 fn what_is_read_in_one_piece_is_not_copied() {
-    let mut tracker = Tracker::new(LIMIT);
+    let mut tracker = Tracker::new(LIMITS);
     let whole = frame(Role::Server, true, BINARY, &vec![7; 100_000]);
     tracker.pass(&[&whole[..], &frame(Role::Server, true, PING, b"x"), &whole].concat());
     assert_eq!(tracker.heap_bytes(), 0);
@@ -469,7 +474,7 @@ fn no_more_is_kept_than_the_limit_whatever_the_headers_say() {
         ("a long ping", declares(0x80 | PING, 126)),
         ("fragments over the limit", [declares(TEXT, 600), vec![b'x'; 600], declares(0, 401)].concat()),
     ] {
-        let mut tracker = Tracker::new(limit);
+        let mut tracker = Tracker::new(limits(limit));
         tracker.pass(&header);
         for _ in 0..100 {
             tracker.pass(&[0; 1000]);
@@ -477,7 +482,7 @@ fn no_more_is_kept_than_the_limit_whatever_the_headers_say() {
         assert!(tracker.is_lost(), "{what}");
         assert_eq!(tracker.heap_bytes(), 0, "{what}");
     }
-    let mut tracker = Tracker::new(limit);
+    let mut tracker = Tracker::new(limits(limit));
     tracker.pass(&[declares(TEXT, 600), vec![b'x'; 600], declares(0, 400), vec![b'x'; 399]].concat());
     assert!(!tracker.is_lost());
     assert!(tracker.heap_bytes() <= limit, "{} bytes are kept", tracker.heap_bytes());
@@ -485,7 +490,7 @@ fn no_more_is_kept_than_the_limit_whatever_the_headers_say() {
 
 #[test]
 fn a_message_over_the_limit_cannot_be_moved() {
-    let mut stream = MovableStream::new(Wire::default(), 100);
+    let mut stream = MovableStream::new(Wire::default(), limits(100));
     stream.stream.input.push_back(frame(Role::Server, true, TEXT, &[b'x'; 101]));
     let mut bytes = [0; 50];
     let mut buf = ReadBuf::new(&mut bytes);
@@ -498,7 +503,7 @@ fn a_message_over_the_limit_cannot_be_moved() {
 fn no_input_makes_it_panic_or_grow() {
     for seed in 1..=500 {
         let mut random = Random(seed * 0x2545_f491);
-        let mut tracker = Tracker::new(10_000);
+        let mut tracker = Tracker::new(limits(10_000));
         for _ in 0..50 {
             // Small numbers make headers that are plausible for a while.
             let most = [4, 128, 256][random.below(3)];
@@ -509,7 +514,199 @@ fn no_input_makes_it_panic_or_grow() {
                 assert!(tracker.heap_bytes() <= 64 << 10);
             }
         }
-        let input = tracker.into_input();
+        let (input, _) = tracker.into_input();
         assert!(input.len() <= 10_000 + 2 * 14 + 125, "seed {seed}: {} bytes", input.len());
     }
+}
+
+/// Feeds bytes in pieces of `piece` bytes, moving after each when `moves`, until the first error.
+fn fault_of(
+    role: Role,
+    limits: Limits,
+    bytes: &[u8],
+    piece: usize,
+    moves: bool,
+) -> (Vec<Message>, Option<Fault>) {
+    let wire = Wire { room: usize::MAX, ..Wire::default() };
+    let mut connection = Connection {
+        socket: Some(codec(MovableStream::new(wire, limits), role)),
+        role,
+        received: Vec::new(),
+    };
+    for piece in bytes.chunks(piece) {
+        connection.wire().input.push_back(piece.to_vec());
+        if let Some(error) = connection.read() {
+            let Error::Io(error) = error else { panic!("another error: {error}") };
+            assert_eq!(Fault::of(&error), connection.socket().get_ref().fault());
+            return (connection.received, Fault::of(&error));
+        }
+        if moves {
+            connection.socket().get_mut().absorb();
+            let parts = connection.socket.take().unwrap().into_inner().into_parts().unwrap();
+            connection.socket = Some(codec(MovableStream::from_parts(parts, limits), role));
+        }
+    }
+    (connection.received, None)
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_a_fault_before_its_frame_ends() {
+    // All of them unfinished.
+    for (what, text, fault) in [
+        ("no fault", &b"k\xc3\xb6"[..], None),
+        ("an unfinished character", b"x\xf0\x9d\x84", None),
+        ("a byte that is none", b"x\xff", Some(Fault::Utf8)),
+        ("a character too short", b"x\xe2\x82y", Some(Fault::Utf8)),
+        ("an overlong character", b"\xe0\x80", Some(Fault::Utf8)),
+        ("a surrogate", b"\xed\xa0", Some(Fault::Utf8)),
+        ("beyond the last character", b"\xf4\x90", Some(Fault::Utf8)),
+    ] {
+        for role in [Role::Server, Role::Client] {
+            let before = frame(role, true, TEXT, b"before");
+            let mut padded = text.to_vec();
+            padded.extend(b"and much more that never comes");
+            let in_frame = frame(role, true, TEXT, &padded);
+            let header_len = in_frame.len() - padded.len();
+            let in_frame = &in_frame[..header_len + text.len()];
+            let in_second = frame(role, false, CONTINUATION, text);
+            for (how, frames) in [
+                ("in a frame", in_frame.to_vec()),
+                ("in a fragment", frame(role, false, TEXT, text)),
+                ("in the second fragment", [frame(role, false, TEXT, "ä".as_bytes()), in_second].concat()),
+            ] {
+                let bytes = [&before[..], &frames].concat();
+                for (piece, moves) in [(1, false), (1, true), (3, true), (bytes.len(), false)] {
+                    let (received, found) = fault_of(role, LIMITS, &bytes, piece, moves);
+                    assert_eq!(
+                        found, fault,
+                        "{what} {how}, {role:?}, {piece} bytes at a time, moves: {moves}"
+                    );
+                    assert_eq!(received, [Message::text("before")]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_character_may_be_cut_by_anything() {
+    let text = "aäß€𝄞".repeat(10);
+    for role in [Role::Server, Role::Client] {
+        let mut bytes = Vec::new();
+        for (number, byte) in text.as_bytes().iter().enumerate() {
+            bytes.extend(frame(role, false, if number == 0 { TEXT } else { CONTINUATION }, &[*byte]));
+            bytes.extend(frame(role, true, PONG, b"\xff"));
+        }
+        bytes.extend(frame(role, true, CONTINUATION, b""));
+        for (piece, moves) in [(1, true), (5, true), (5, false), (bytes.len(), false)] {
+            let (received, fault) = fault_of(role, LIMITS, &bytes, piece, moves);
+            assert_eq!(
+                (received.last(), fault),
+                (Some(&Message::text(text.clone())), None),
+                "{role:?}, {piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_need_not_be_utf_8() {
+    let bytes = [
+        frame(Role::Server, false, BINARY, b"\xff\xfe"),
+        frame(Role::Server, false, CONTINUATION, b"\xc3"),
+        frame(Role::Server, true, CONTINUATION, b"("),
+        frame(Role::Server, true, BINARY, &[0xff; 300]),
+    ]
+    .concat();
+    for piece in [1, 2, 300] {
+        let (received, fault) = fault_of(Role::Server, LIMITS, &bytes, piece, true);
+        assert_eq!((received.len(), fault), (2, None));
+    }
+}
+
+#[test]
+fn a_message_has_no_more_fragments_than_allowed_wherever_it_moves() {
+    let limits = Limits { fragments: 4, ..LIMITS };
+    let fragments = |count: usize| -> Vec<u8> {
+        let mut bytes = frame(Role::Server, true, TEXT, b"whole");
+        for number in 0..count {
+            let opcode = if number == 0 { BINARY } else { CONTINUATION };
+            bytes.extend(frame(
+                Role::Server,
+                number + 1 == count,
+                opcode,
+                if number == 1 { b"x" } else { b"" },
+            ));
+            bytes.extend(frame(Role::Server, true, PING, b""));
+        }
+        bytes.repeat(2)
+    };
+    for (piece, moves) in [(1, false), (1, true), (7, true), (1000, false)] {
+        let (received, fault) = fault_of(Role::Server, limits, &fragments(4), piece, moves);
+        assert_eq!((received.iter().filter(|message| message.is_binary()).count(), fault), (2, None));
+        let (received, fault) = fault_of(Role::Server, limits, &fragments(5), piece, moves);
+        assert_eq!(fault, Some(Fault::TooManyFragments), "{piece} bytes at a time, moves: {moves}");
+        assert!(!received.iter().any(Message::is_binary));
+    }
+}
+
+#[test]
+fn a_message_may_be_longer_than_a_frame_and_moves_all_the_same() {
+    let limits = Limits { message_bytes: 1000, frame_bytes: 10, fragments: 100 };
+    let mut bytes = Vec::new();
+    for number in 0..30 {
+        let opcode = if number == 0 { TEXT } else { CONTINUATION };
+        bytes.extend(frame(Role::Server, number == 29, opcode, "äöü€".as_bytes()[..9].as_ref()));
+    }
+    for (piece, moves) in [(1, true), (100, true), (1000, false)] {
+        let (received, fault) = fault_of(Role::Server, limits, &bytes, piece, moves);
+        assert_eq!((received, fault), (vec![Message::text("äöü€".repeat(30))], None), "{piece}");
+    }
+    let (_, fault) =
+        fault_of(Role::Server, limits, &frame(Role::Server, true, TEXT, &[b'x'; 11])[..8], 1, true);
+    assert_eq!(fault, Some(Fault::TooLong));
+}
+
+#[test]
+fn what_is_too_long_is_a_fault_with_its_header() {
+    let limits = limits(1000);
+    let header = |first: u8, len: u16| [&[first, 0x80 | 126][..], &len.to_be_bytes(), &[0; 4]].concat();
+    for (what, bytes, expected) in [
+        ("a message", header(0x80 | TEXT, 1001), Fault::TooLong),
+        ("a fragment", header(BINARY, 1001), Fault::TooLong),
+        (
+            "fragments together",
+            [frame(Role::Server, false, TEXT, &[b'x'; 600]), header(0x80, 401)].concat(),
+            Fault::TooLong,
+        ),
+        ("a ping", header(0x80 | PING, 126), Fault::ControlTooLong),
+    ] {
+        for piece in [1, 1000] {
+            let (_, fault) = fault_of(Role::Server, limits, &bytes, piece, false);
+            assert_eq!(fault, Some(expected), "{what}, {piece} bytes at a time");
+        }
+    }
+}
+
+#[test]
+fn behind_a_fault_nothing_is_kept_and_whoever_stays_reads_on() {
+    let mut stream = MovableStream::new(Wire::default(), LIMITS);
+    stream.stream.input.push_back([&frame(Role::Server, false, TEXT, b"\xff")[..], b"behind"].concat());
+    stream.stream.input.push_back(b"later".to_vec());
+    let read = |stream: &mut MovableStream<Wire>| {
+        let mut bytes = [0; 100];
+        let mut buf = ReadBuf::new(&mut bytes);
+        match Pin::new(stream).poll_read(&mut cx(), &mut buf) {
+            Poll::Pending => panic!("there is something"),
+            Poll::Ready(result) => result.map(|()| buf.filled().to_vec()),
+        }
+    };
+    // The header, which is all before the fault.
+    assert_eq!(read(&mut stream).unwrap().len(), 6);
+    for _ in 0..2 {
+        assert_eq!(Fault::of(&read(&mut stream).unwrap_err()), Some(Fault::Utf8));
+    }
+    assert!(!stream.is_movable());
+    stream.stay();
+    assert_eq!(read(&mut stream).unwrap(), b"later");
 }

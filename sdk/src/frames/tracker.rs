@@ -1,4 +1,6 @@
-//! What of a WebSocket's input must be kept to be read a second time.
+//! What of a WebSocket's input must be kept to be read a second time, and what of it need not be waited for.
+
+use super::{Fault, Limits};
 
 /// Longest header of a frame: two bytes, eight of length, four of mask.
 const MAX_HEADER_BYTES: usize = 14;
@@ -10,25 +12,33 @@ const SPARE_BYTES: usize = 64 << 10;
 const FIN: u8 = 0x80;
 const CONTROL: u8 = 0x08;
 const MASKED: u8 = 0x80;
+const OPCODE: u8 = 0x0f;
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
 
 /// Follows the frames of one direction and keeps what was read since the last message boundary: the payload of the
 /// finished fragments of an unfinished message, and the unfinished frame. Whole messages pass without a copy.
 ///
-/// It judges nothing but lengths. What breaks the protocol is the codec's to refuse, and until then it is a frame
-/// like any other.
+/// It judges what is unfinished, and only as far as waiting for the rest would be a mistake: lengths, the number of
+/// fragments, and whether a text is UTF-8 so far. All else is the codec's to refuse, and until then it is a frame like
+/// any other.
 pub(super) struct Tracker {
-    /// The largest message that the codec takes.
-    max_message_bytes: usize,
+    limits: Limits,
     frame: Frame,
     /// The unfinished frame's header, as it was read.
     header: [u8; MAX_HEADER_BYTES],
     header_len: u8,
     /// There are finished fragments: the first byte of the first one's header, and whether it was masked.
     fragments: Option<(u8, bool)>,
-    /// Payload of the finished fragments, unmasked and joined; then that of the unfinished frame, as it was read.
+    /// How many finished fragments there are.
+    fragment_count: u32,
+    /// Payload of the finished fragments, unmasked and joined; then that of the unfinished frame, unmasked when it is
+    /// text and otherwise as it was read.
     kept: Vec<u8>,
     /// Where in `kept` the unfinished frame begins.
     fragments_len: usize,
+    /// How much of `kept` is known to be whole characters. Only looked at within a text.
+    valid_len: usize,
 }
 
 /// Where in a frame the input ends.
@@ -40,8 +50,8 @@ enum Frame {
     Header,
     /// In a payload, of which so many bytes are to come.
     Payload { left: u64 },
-    /// In a message that the codec will refuse. Nothing is kept, now and later.
-    Lost,
+    /// Nothing is kept and nothing is judged, now and later: because of a fault, or as was asked for.
+    Lost(Option<Fault>),
 }
 
 struct Header {
@@ -68,32 +78,47 @@ impl Header {
 }
 
 impl Tracker {
-    pub(super) fn new(max_message_bytes: usize) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
-            max_message_bytes,
+            limits,
             frame: Frame::Boundary,
             header: [0; MAX_HEADER_BYTES],
             header_len: 0,
             fragments: None,
+            fragment_count: 0,
             kept: Vec::new(),
             fragments_len: 0,
+            valid_len: 0,
         }
     }
 
-    /// These bytes were read.
+    /// The message that begins has had so many fragments already, see [`Parts::joined`](super::Parts::joined).
+    pub(super) fn begin_with_joined(&mut self, fragments: u32) {
+        self.fragment_count = fragments;
+    }
+
+    /// These bytes were read. Returns how many of them the codec should see: all, or those before the
+    /// [fault](Tracker::fault).
     #[inline]
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
         loop {
             // Whole messages of one frame are all that most connections ever see.
             if self.frame == Frame::Boundary && self.fragments.is_none() {
-                while let Some(rest) = self.skip_message(bytes) {
-                    bytes = rest;
+                while let Some(behind) = self.skip_message(rest) {
+                    rest = behind;
                 }
             }
-            if bytes.is_empty() {
-                return;
+            if rest.is_empty() {
+                return bytes.len();
             }
-            bytes = self.step(bytes);
+            match self.step(rest) {
+                Ok(behind) => rest = behind,
+                Err(fault) => {
+                    self.lose(Some(fault));
+                    return bytes.len() - rest.len();
+                }
+            }
         }
     }
 
@@ -102,21 +127,21 @@ impl Tracker {
     fn skip_message<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let header = Header::parse(bytes)?;
         let payload_len = usize::try_from(header.payload_len).ok()?;
-        let is_message = header.first & (FIN | CONTROL) == FIN && payload_len <= self.max_message_bytes;
+        let is_message = header.first & (FIN | CONTROL) == FIN && payload_len <= self.limits.frame_bytes();
         let rest = &bytes[header.len..];
         if is_message { rest.get(payload_len..) } else { None }
     }
 
     /// Goes on in `bytes`, which are not empty, by a header or a payload or what there is of it; returns the rest.
-    fn step<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
         match self.frame {
             Frame::Boundary | Frame::Header => self.step_header(bytes),
             Frame::Payload { left } => self.step_payload(bytes, left),
-            Frame::Lost => &[],
+            Frame::Lost(_) => Ok(&[]),
         }
     }
 
-    fn step_header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    fn step_header<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
         let had = usize::from(self.header_len);
         let taken = bytes.len().min(MAX_HEADER_BYTES - had);
         self.header[had..had + taken].copy_from_slice(&bytes[..taken]);
@@ -125,45 +150,59 @@ impl Tracker {
                 // A header is complete with its 14th byte, so these were all the bytes there are.
                 self.header_len = (had + taken) as u8;
                 self.frame = Frame::Header;
-                &[]
+                Ok(&[])
             }
             Some(header) => {
                 self.header_len = header.len as u8;
-                self.begin_payload(&header);
-                &bytes[header.len - had..]
+                self.begin_payload(&header)?;
+                Ok(&bytes[header.len - had..])
             }
         }
     }
 
-    fn begin_payload(&mut self, header: &Header) {
-        let doomed = if header.first & CONTROL != 0 {
-            header.payload_len > MAX_CONTROL_BYTES
+    fn begin_payload(&mut self, header: &Header) -> Result<(), Fault> {
+        if header.first & CONTROL != 0 {
+            if header.payload_len > MAX_CONTROL_BYTES {
+                return Err(Fault::ControlTooLong);
+            }
         } else {
-            header.payload_len > (self.max_message_bytes - self.fragments_len) as u64
-        };
-        if doomed {
-            self.give_up();
-        } else if header.payload_len == 0 {
+            let room = self.limits.message_bytes - self.fragments_len;
+            if header.payload_len > room.min(self.limits.frame_bytes()) as u64 {
+                return Err(Fault::TooLong);
+            }
+            if self.fragment_count >= self.limits.fragments {
+                return Err(Fault::TooManyFragments);
+            }
+            if header.first & OPCODE == TEXT {
+                self.valid_len = self.fragments_len;
+            }
+        }
+        if header.payload_len == 0 {
             self.finish_frame();
         } else {
             self.frame = Frame::Payload { left: header.payload_len };
         }
+        Ok(())
     }
 
-    fn step_payload<'a>(&mut self, bytes: &'a [u8], left: u64) -> &'a [u8] {
+    fn step_payload<'a>(&mut self, bytes: &'a [u8], left: u64) -> Result<&'a [u8], Fault> {
         let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let (payload, rest) = bytes.split_at(taken);
         let left = left - taken as u64;
         // The end of a frame is needed only when it is a fragment: with any other it has all been used.
         if left > 0 || self.is_fragment() {
             self.keep(payload, left);
+            if self.is_text() {
+                self.unmask_last(payload.len());
+                self.check_text()?;
+            }
         }
         if left == 0 {
             self.finish_frame();
         } else {
             self.frame = Frame::Payload { left };
         }
-        rest
+        Ok(rest)
     }
 
     /// Keeps payload behind which so many bytes of the frame follow. What it takes up doubles as it grows, as a vector
@@ -178,56 +217,122 @@ impl Tracker {
         self.kept.extend_from_slice(payload);
     }
 
+    /// Unmasks the last so many bytes of an unfinished frame; those before them are unmasked already.
+    fn unmask_last(&mut self, len: usize) {
+        if let Some(mut key) = self.mask() {
+            let begin = self.kept.len() - len;
+            key.rotate_left((begin - self.fragments_len) % 4);
+            unmask(&mut self.kept[begin..], key);
+        }
+    }
+
+    /// Whether what there is of a text can still become one. The last character may be unfinished.
+    fn check_text(&mut self) -> Result<(), Fault> {
+        match std::str::from_utf8(&self.kept[self.valid_len..]) {
+            Ok(text) => self.valid_len += text.len(),
+            Err(error) if error.error_len().is_none() => self.valid_len += error.valid_up_to(),
+            Err(_) => return Err(Fault::Utf8),
+        }
+        Ok(())
+    }
+
     /// Whether the frame whose header this is belongs to a message and does not end it.
     fn is_fragment(&self) -> bool {
         self.header[0] & (FIN | CONTROL) == 0
     }
 
+    /// Whether the frame whose header this is, is text.
+    fn is_text(&self) -> bool {
+        match self.header[0] & OPCODE {
+            TEXT => true,
+            CONTINUATION => self.fragments.is_some_and(|(first, _)| first & OPCODE == TEXT),
+            _ => false,
+        }
+    }
+
+    /// The key of the frame whose header this is.
+    fn mask(&self) -> Option<[u8; 4]> {
+        let masked = self.header[1] & MASKED != 0;
+        self.header[..usize::from(self.header_len)].last_chunk().filter(|_| masked).copied()
+    }
+
     fn finish_frame(&mut self) {
-        let (first, header_len) = (self.header[0], usize::from(self.header_len));
+        let first = self.header[0];
         self.frame = Frame::Boundary;
-        self.header_len = 0;
         if self.is_fragment() {
-            let masked = self.header[1] & MASKED != 0;
-            if masked && let Some(key) = self.header[..header_len].last_chunk() {
-                unmask(&mut self.kept[self.fragments_len..], *key);
+            let key = self.mask();
+            if let Some(key) = key
+                && !self.is_text()
+            {
+                unmask(&mut self.kept[self.fragments_len..], key);
             }
             self.fragments_len = self.kept.len();
-            self.fragments.get_or_insert((first, masked));
+            self.fragments.get_or_insert((first, key.is_some()));
+            self.fragment_count = self.fragment_count.saturating_add(1);
         } else if first & CONTROL != 0 {
             self.kept.truncate(self.fragments_len);
         } else {
             self.fragments = None;
+            self.fragment_count = 0;
             self.fragments_len = 0;
             self.kept.clear();
             if self.kept.capacity() > SPARE_BYTES {
                 self.kept = Vec::new();
             }
         }
+        self.header_len = 0;
     }
 
-    /// Keeps nothing any more.
+    /// Keeps nothing any more, and judges nothing.
     pub(super) fn give_up(&mut self) {
-        *self = Self { frame: Frame::Lost, ..Self::new(self.max_message_bytes) };
+        self.lose(None);
+    }
+
+    fn lose(&mut self, fault: Option<Fault>) {
+        *self = Self { frame: Frame::Lost(fault), ..Self::new(self.limits) };
+    }
+
+    /// Why it has given up by itself.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        if let Frame::Lost(fault) = self.frame { fault } else { None }
     }
 
     /// Whether it has given up.
     pub(super) fn is_lost(&self) -> bool {
-        self.frame == Frame::Lost
+        matches!(self.frame, Frame::Lost(_))
     }
 
-    /// The input since the last message boundary, as frames that say the same: fragments joined into one, control
-    /// frames between them left out.
-    pub(super) fn into_input(self) -> Vec<u8> {
+    /// The input since the last message boundary, as frames that say the same: fragments joined into as few as the
+    /// limits allow, control frames between them left out. And how many fragments fewer there are than were read.
+    pub(super) fn into_input(self) -> (Vec<u8>, u32) {
         let mut input = Vec::new();
+        let mut joined = self.fragment_count;
         let (fragments, unfinished) = self.kept.split_at(self.fragments_len);
-        if let Some((first, masked)) = self.fragments {
-            push_header(&mut input, first, masked, fragments.len() as u64);
-            input.extend_from_slice(fragments);
+        if let Some((mut first, masked)) = self.fragments {
+            let mut rest = fragments;
+            loop {
+                let (fragment, behind) = rest.split_at(rest.len().min(self.limits.frame_bytes()));
+                push_header(&mut input, first, masked, fragment.len() as u64);
+                input.extend_from_slice(fragment);
+                joined = joined.saturating_sub(1);
+                // The next one, if any, continues it.
+                (rest, first) = (behind, CONTINUATION);
+                if rest.is_empty() {
+                    break;
+                }
+            }
         }
         input.extend_from_slice(&self.header[..usize::from(self.header_len)]);
+        let begin = input.len();
         input.extend_from_slice(unfinished);
-        input
+        if !unfinished.is_empty()
+            && self.is_text()
+            && let Some(key) = self.mask()
+        {
+            // As it was read: what is still to come of this frame has the same mask.
+            unmask(&mut input[begin..], key);
+        }
+        (input, joined)
     }
 
     /// Bytes of payload that it keeps.

@@ -1,0 +1,17 @@
+use flowbay_sdk::prelude::*;
+
+struct A;
+
+#[node("a")]
+impl Node for A {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, _: &Ctx) -> Result<Self, Error> {
+        Ok(A)
+    }
+}
+
+export_plugin!(A);
+export_plugin!(A);
+
+fn main() {}
