@@ -25,6 +25,15 @@ pub struct AdminGuard {
     token: Option<[u8; 32]>,
 }
 
+/// A request that may not use admin routes.
+#[derive(Debug)]
+pub struct Denied {
+    /// What to answer.
+    pub response: Box<HttpResponse>,
+    /// Why, in words that hold nothing of the request.
+    pub reason: &'static str,
+}
+
 /// Why a token file cannot be used, naming the file.
 #[derive(Debug)]
 pub enum TokenError {
@@ -90,23 +99,18 @@ impl AdminGuard {
     /// `target` is the request's target: it may bring a host of its own, which counts like `Host`.
     ///
     /// # Errors
-    /// The answer to give: 401 if the token is missing or wrong, 403 if there is none and the request does not
-    /// come straight from this machine.
-    pub fn check(
-        &self,
-        remote: SocketAddr,
-        target: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<(), Box<HttpResponse>> {
+    /// The request is refused: with 401 if the token is missing or wrong, with 403 if there is none and the request
+    /// does not come straight from this machine.
+    pub fn check(&self, remote: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         match &self.token {
-            Some(token) => check_token(token, headers).map_err(|message| {
-                Box::new(
-                    admin::error(StatusCode::UNAUTHORIZED, "unauthorized", message)
-                        .with(WWW_AUTHENTICATE, "Bearer"),
-                )
+            Some(token) => check_token(token, headers).map_err(|reason| {
+                let response = admin::error(StatusCode::UNAUTHORIZED, "unauthorized", reason);
+                Denied { response: Box::new(response.with(WWW_AUTHENTICATE, "Bearer")), reason }
             }),
-            None => check_local(remote, target, headers)
-                .map_err(|message| Box::new(admin::error(StatusCode::FORBIDDEN, "forbidden", message))),
+            None => check_local(remote, target, headers).map_err(|reason| {
+                let response = admin::error(StatusCode::FORBIDDEN, "forbidden", reason);
+                Denied { response: Box::new(response), reason }
+            }),
         }
     }
 }
@@ -209,7 +213,7 @@ mod tests {
         }
         match guard.check(remote.parse().unwrap(), &target.parse().unwrap(), &headers) {
             Ok(()) => 200,
-            Err(response) => response.status.as_u16(),
+            Err(denied) => denied.response.status.as_u16(),
         }
     }
 

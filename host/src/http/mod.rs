@@ -1,14 +1,19 @@
 //! The one HTTP server: WebSocket listeners, public routes and the admin API share its port.
 //!
-//! [`server`] owns the sockets and speaks HTTP/1.1; [`routes`] says who answers a path; [`upgrade`] checks
-//! WebSocket handshakes; [`guard`] decides who may use admin routes; [`stream`] is a connection as the rest
-//! of the host, and through it a plugin, gets it. What WebSocket frames look like is none of this module's
-//! business: after the handshake the connection belongs to whoever registered the path.
+//! [`server`] owns the sockets and speaks HTTP/1.1; [`tls`] has its certificate; [`places`] says who may be
+//! connected; [`routes`] says who answers a path; [`upgrade`] checks WebSocket handshakes; [`guard`] decides who may
+//! use admin routes; [`stream`] is a connection as the rest of the host, and through it a plugin, gets it. What
+//! WebSocket frames look like is none of this module's business: after the handshake the connection belongs to whoever
+//! registered the path.
 
 pub mod guard;
+mod patient;
+pub mod places;
 pub mod routes;
+pub(crate) mod seldom;
 pub mod server;
 pub mod stream;
+pub mod tls;
 pub mod upgrade;
 
 use std::net::SocketAddr;
@@ -18,9 +23,11 @@ use bytes::Bytes;
 pub use hyper::{HeaderMap, Method, StatusCode, header};
 
 pub use guard::{AdminGuard, TokenError};
-pub use routes::{Access, Handler, RequestHandler, RouteId, RouteTaken, Routes, UpgradeHandler};
+pub use places::Places;
+pub use routes::{Access, Handler, Params, RequestHandler, RouteId, RouteTaken, Routes, UpgradeHandler};
 pub use server::{RunningServer, Server, ServerError};
 pub use stream::HostStream;
+pub use tls::{ServerTls, TlsError};
 pub use upgrade::{OnStream, UpgradeAnswer, UpgradeRequest};
 
 /// A future on the heap that may be polled from any thread.
@@ -35,6 +42,8 @@ pub struct HttpRequest {
     pub path: String,
     /// What stood after the `?`, if there was one.
     pub query: Option<String>,
+    /// What the path has in place of the route's parameters.
+    pub params: Params,
     /// The header fields.
     pub headers: HeaderMap,
     /// The whole body, at most `http_max_body_bytes`.

@@ -1,6 +1,7 @@
 //! WebSocket handshakes: is it one, what is the answer, and to whom does the connection go.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -13,7 +14,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
-use super::{HostStream, HttpResponse};
+use super::{BoxFuture, HostStream, HttpResponse, Params};
 
 /// Takes over an accepted connection: the stream, and the bytes the client sent after its handshake that were
 /// already read. Called once, on a task of the server that ends with it, so it must not block; it is dropped
@@ -27,15 +28,19 @@ pub struct UpgradeRequest {
     pub path: String,
     /// What stood after the `?`, if there was one.
     pub query: Option<String>,
+    /// What the path has in place of the route's parameters.
+    pub params: Params,
     /// The header fields.
     pub headers: HeaderMap,
     /// The subprotocols that the client offers, in its order.
     pub protocols: Vec<String>,
     /// Who sent it.
     pub remote: SocketAddr,
+    /// Whether it came by TLS.
+    pub tls: bool,
 }
 
-/// What a node decides about a handshake. (To defer is to leave the future pending.)
+/// What a node decides about a handshake.
 pub enum UpgradeAnswer {
     /// Take the connection.
     Accept {
@@ -47,7 +52,19 @@ pub enum UpgradeAnswer {
         on_stream: OnStream,
     },
     /// Answer with this and close the connection.
-    Refuse(HttpResponse),
+    Refuse {
+        /// The answer.
+        response: HttpResponse,
+        /// Why, for the log alone.
+        reason: String,
+    },
+    /// It will be decided later.
+    Deferred {
+        /// How long to wait, if `upgrade_timeout_ms` is not to hold.
+        timeout: Option<Duration>,
+        /// The decision: not deferred again. Dropped when the time is over or the client goes away.
+        answer: BoxFuture<UpgradeAnswer>,
+    },
 }
 
 /// A handshake that passed [`Handshake::check`].

@@ -112,7 +112,8 @@ async fn the_chosen_subprotocol_is_answered_and_the_request_reaches_the_node_who
     let (seen, mut requests) = mpsc::unbounded_channel();
     let handler = upgrade(move |request| {
         seen.send(request).unwrap();
-        UpgradeAnswer::Refuse(HttpResponse::text(StatusCode::UNAUTHORIZED, "Unauthorized"))
+        let response = HttpResponse::text(StatusCode::UNAUTHORIZED, "Unauthorized");
+        UpgradeAnswer::Refuse { response, reason: "not today".into() }
     });
     routes.add("n1", "/refusing", handler).unwrap();
     routes.add("n2", "/echo", echo()).unwrap();
@@ -373,4 +374,250 @@ async fn stopping_cuts_requests_that_outlast_the_grace() {
     let mut answer = Vec::new();
     let _ = client.read_to_end(&mut answer).await;
     assert_eq!(answer, b"", "it was cut without an answer");
+}
+
+#[tokio::test]
+async fn a_target_beyond_the_limit_is_414_and_the_longest_that_is_not_is_served() {
+    let (server, routes) = server(Settings { http_max_target_bytes: 300, ..Settings::default() }).await;
+    let handler = request(Access::Public, Method::GET, |_| HttpResponse::empty(StatusCode::OK));
+    routes.add("n1", "/a", handler).unwrap();
+    for (query, expected) in [(300 - "/a?".len(), 200), (301 - "/a?".len(), 414)] {
+        let query = "q".repeat(query);
+        let text = format!("GET /a?{query} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(status(&ask(&server, &text).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn path_parameters_reach_handlers_of_either_kind() {
+    let (server, routes) = server(Settings::default()).await;
+    let (seen, mut requests) = mpsc::unbounded_channel();
+    let upgrades = seen.clone();
+    let refusing = upgrade(move |request| {
+        upgrades.send((request.params, request.path, request.tls)).unwrap();
+        let response = HttpResponse::empty(StatusCode::FORBIDDEN);
+        UpgradeAnswer::Refuse { response, reason: "no".into() }
+    });
+    let answering = request(Access::Public, Method::GET, move |request| {
+        seen.send((request.params, request.path, false)).unwrap();
+        HttpResponse::empty(StatusCode::OK)
+    });
+    routes.add("n1", "/ws/:room", refusing).unwrap();
+    routes.add("n2", "/items/:id", answering).unwrap();
+    let expected = |name: &str, value: &str, path: &str| {
+        (vec![(name.to_owned(), value.to_owned())], path.to_owned(), false)
+    };
+    assert_eq!(status(&ask(&server, &format!("GET /ws/a%20b?x HTTP/1.1\r\n{HANDSHAKE}\r\n")).await), 403);
+    assert_eq!(requests.recv().await.unwrap(), expected("room", "a b", "/ws/a%20b"));
+    let text = "GET /items/7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&ask(&server, text).await), 200);
+    assert_eq!(requests.recv().await.unwrap(), expected("id", "7", "/items/7"));
+}
+
+/// A handler that defers with this time, and a way to end the wait; dropped with the wait itself.
+fn deferring(
+    timeout: Option<Duration>,
+) -> (Handler, mpsc::UnboundedReceiver<oneshot::Sender<UpgradeAnswer>>) {
+    let (waiting, waits) = mpsc::unbounded_channel();
+    let handler = upgrade(move |_| {
+        let (decide, decided) = oneshot::channel();
+        waiting.send(decide).unwrap();
+        UpgradeAnswer::Deferred { timeout, answer: Box::pin(async { decided.await.unwrap() }) }
+    });
+    (handler, waits)
+}
+
+#[tokio::test]
+async fn a_deferred_handshake_waits_as_long_as_its_answer_says_and_not_longer() {
+    let settings = Settings { upgrade_timeout_ms: 20, ..Settings::default() };
+    let (server, routes) = server(settings).await;
+    let (patient, mut waits) = deferring(Some(Duration::from_secs(3_600)));
+    let (usual, _keeps) = deferring(None);
+    routes.add("n1", "/patient", patient).unwrap();
+    routes.add("n2", "/usual", usual).unwrap();
+    let answer = ask(&server, &format!("GET /usual HTTP/1.1\r\n{HANDSHAKE}\r\n")).await;
+    assert_eq!(status(&answer), 503);
+
+    let mut client = connect(&server).await;
+    client.write_all(format!("GET /patient HTTP/1.1\r\n{HANDSHAKE}\r\n").as_bytes()).await.unwrap();
+    let decide = waits.recv().await.unwrap();
+    // Longer than the setting, which would have ended it.
+    let early = tokio::time::timeout(Duration::from_millis(100), client.read_u8()).await;
+    assert!(early.is_err(), "{early:?}");
+    let Handler::Upgrade(echo) = echo() else { panic!("an upgrade") };
+    let accept = echo.upgrade(UpgradeRequest {
+        path: "/patient".into(),
+        query: None,
+        params: Params::new(),
+        headers: hyper::HeaderMap::new(),
+        protocols: Vec::new(),
+        remote: server.local_addr(),
+        tls: false,
+    });
+    assert!(decide.send(accept.await).is_ok(), "it still waits");
+    assert_eq!(status(&read_until(&mut client, "\r\n\r\n").await), 101);
+}
+
+#[tokio::test]
+async fn a_deferred_handshake_whose_client_goes_away_is_forgotten() {
+    let (server, routes) = server(Settings::default()).await;
+    let (handler, mut waits) = deferring(Some(Duration::from_secs(3_600)));
+    routes.add("n1", "/ws", handler).unwrap();
+    for reset in [false, true] {
+        let mut client = connect(&server).await;
+        client.write_all(format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n").as_bytes()).await.unwrap();
+        let mut decide = waits.recv().await.unwrap();
+        if reset {
+            client.set_zero_linger().unwrap();
+        }
+        drop(client);
+        // The end of the wait is all that is seen here: if it does not come, nor does the end of this test.
+        decide.closed().await;
+    }
+    assert_eq!(routes.remove_owner("n1"), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_its_answer_lying_is_cut() {
+    let large =
+        || request(Access::Public, Method::GET, |_| HttpResponse::text(StatusCode::OK, vec![b'x'; 32 << 20]));
+    let (patient, routes) = server(Settings::default()).await;
+    routes.add("n1", "/large", large()).unwrap();
+    let (server, routes) = server(Settings { http_write_timeout_ms: 50, ..Settings::default() }).await;
+    routes.add("n1", "/large", large()).unwrap();
+    let places = server.places();
+    let mut lazy = connect(&server).await;
+    lazy.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    lazy.readable().await.unwrap();
+    assert_eq!(places.taken(), 1);
+    while places.taken() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // One that reads gets it all.
+    let mut slow = connect(&patient).await;
+    slow.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.len() > 32 << 20, "{}", answer.len());
+}
+
+#[tokio::test]
+async fn one_address_gets_so_many_connections_and_no_more() {
+    let settings = Settings { max_connections_per_address: 2, ..Settings::default() };
+    let (server, routes) = server(settings).await;
+    routes.add("n1", "/ws", echo()).unwrap();
+    let handshake = format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut client = connect(&server).await;
+        client.write_all(handshake.as_bytes()).await.unwrap();
+        read_until(&mut client, "\r\n\r\n").await;
+        open.push(client);
+    }
+    let refused = connect(&server).await.read(&mut [0; 1]).await;
+    assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
+    for client in &mut open {
+        client.write_all(b"undisturbed").await.unwrap();
+        read_until(client, "undisturbed").await;
+    }
+}
+
+#[test]
+fn what_others_wrote_stands_on_one_line_of_the_log_and_is_not_long() {
+    assert_eq!(for_log("/ws/room"), "/ws/room");
+    assert_eq!(for_log("a\nb\u{1b}[2J"), "a\u{fffd}b\u{fffd}[2J");
+    assert_eq!(for_log(&"ä".repeat(MOST_LOGGED)), "ä".repeat(MOST_LOGGED));
+    assert_eq!(for_log(&"x".repeat(MOST_LOGGED + 1)), format!("{}…", "x".repeat(MOST_LOGGED)));
+}
+
+// ---- TLS
+
+/// A server with the certificate of these files, and a client that trusts it.
+async fn tls_server(
+    name: &str,
+    settings: Settings,
+) -> (RunningServer, Arc<Routes>, tokio_rustls::TlsConnector) {
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    let file = |what: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/tls/test-certificates");
+        folder.join(format!("{name}-{what}.pem"))
+    };
+    let (certificate, key) = (Some(file("chain")), Some(file("key")));
+    let (server, routes) = server(Settings { tls_cert: certificate, tls_key: key, ..settings }).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("root")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    (server, routes, Arc::new(client).into())
+}
+
+#[tokio::test]
+async fn by_tls_a_handshake_is_accepted_and_the_node_knows_that_it_came_so() {
+    for name in ["first", "second"] {
+        let (server, routes, connector) = tls_server(name, Settings::default()).await;
+        let (seen, mut requests) = mpsc::unbounded_channel();
+        let Handler::Upgrade(echo) = echo() else { panic!("an upgrade") };
+        let handler = move |request: UpgradeRequest| {
+            seen.send(request.tls).unwrap();
+            echo.upgrade(request)
+        };
+        routes.add("n1", "/ws", Handler::Upgrade(Arc::new(handler))).unwrap();
+        let tcp = connect(&server).await;
+        let mut client = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        let handshake = format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\nearly");
+        client.write_all(handshake.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"early") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+        assert_eq!(requests.recv().await, Some(true));
+    }
+}
+
+#[tokio::test]
+async fn plain_http_to_a_tls_port_is_told_so_and_garbage_is_cut() {
+    let (server, routes, _) = tls_server("first", Settings::default()).await;
+    routes.add("n1", "/ws", echo()).unwrap();
+    let answer = ask(&server, &format!("GET /ws HTTP/1.1\r\n{HANDSHAKE}\r\n")).await;
+    assert_eq!(status(&answer), 400);
+    assert!(answer.ends_with("\r\n\r\nThis port speaks HTTPS only"), "{answer}");
+    let places = server.places();
+    for garbage in ["\u{16}\u{3}\u{1}nonsense and more of it", "\0\0\0", "\u{16}"] {
+        let mut client = connect(&server).await;
+        client.write_all(garbage.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP"), "{garbage:?}");
+    }
+    while places.taken() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_does_not_go_on_is_cut_and_keeps_no_stop_waiting() {
+    let settings = Settings { tls_handshake_timeout_ms: 30, ..Settings::default() };
+    let (server, _routes, _) = tls_server("first", settings).await;
+    for start in ["", "\u{16}\u{3}\u{1}\u{2}\0"] {
+        assert_eq!(ask(&server, start).await, "", "{start:?}");
+    }
+
+    let settings = Settings { shutdown_grace_ms: 3_600_000, ..Settings::default() };
+    let (server, _routes, _) = tls_server("first", settings).await;
+    let mut client = connect(&server).await;
+    client.write_all(b"\x16\x03\x01\x02").await.unwrap();
+    let places = server.places();
+    while places.taken() == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.stop().await;
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
 }
