@@ -31,6 +31,7 @@ mod rule;
 mod schedule;
 mod status;
 mod surroundings;
+mod tls_config;
 mod typed;
 
 flowbay_sdk::export_plugin!(
@@ -45,4 +46,5 @@ flowbay_sdk::export_plugin!(
     comment::Comment,
     junction::Junction,
     change::Change,
+    tls_config::TlsConfig,
 );
