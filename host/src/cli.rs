@@ -37,6 +37,18 @@ pub enum Command {
         #[command(flatten)]
         sources: Sources,
     },
+    /// Show what a host that runs is doing; exits with 1 unless its flows run
+    Status {
+        /// The host to ask [default: the one on this machine, by its settings]
+        #[arg(long, value_name = "http://HOST:PORT")]
+        url: Option<String>,
+        /// Print the answer as JSON
+        #[arg(long)]
+        json: bool,
+        /// The settings.
+        #[command(flatten)]
+        sources: Sources,
+    },
     /// Check a flow file without starting anything; exits with 1 if it has problems
     Check {
         /// The flow file
@@ -46,12 +58,81 @@ pub enum Command {
         #[command(flatten)]
         sources: Sources,
     },
+    /// Write a small plugin to begin with: a node, its test, a flow that uses it
+    New {
+        /// The folder to create; its name is the crate's
+        #[arg(value_name = "NAME")]
+        path: PathBuf,
+        /// Build against the SDK in this folder instead of the published one
+        #[arg(long, value_name = "DIR")]
+        sdk: Option<PathBuf>,
+    },
+    /// Show and change the credentials of a flow file's nodes
+    #[command(subcommand)]
+    Credentials(CredentialsCommand),
     /// Load one plugin and exit: what the loader does in a child process before it trusts a file.
     #[command(hide = true)]
     Probe {
         /// The plugin
         file: PathBuf,
     },
+}
+
+/// What to do with credentials.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CredentialsCommand {
+    /// Set a field of a node; the value is asked for, or read from standard input
+    ///
+    /// The value of a field may have several lines on standard input; the end of the last is not part of it. Tabs,
+    /// groups and subflows have fields too: their variables of type credential.
+    Set {
+        /// The flow file; the credentials are beside it, in FLOWS_cred.json
+        #[arg(value_name = "FLOWS.json")]
+        flows: PathBuf,
+        /// The node's id; inside a subflow, its id in the definition
+        #[arg(value_name = "NODE-ID")]
+        node: String,
+        /// The name of the field
+        #[arg(value_name = "FIELD")]
+        field: String,
+        /// The settings.
+        #[command(flatten)]
+        sources: Sources,
+    },
+    /// List the nodes with credentials and the names of their fields
+    List {
+        /// The flow file
+        #[arg(value_name = "FLOWS.json")]
+        flows: PathBuf,
+        /// The settings.
+        #[command(flatten)]
+        sources: Sources,
+    },
+    /// Remove a field of a node, or all of them
+    Remove {
+        /// The flow file
+        #[arg(value_name = "FLOWS.json")]
+        flows: PathBuf,
+        /// The node's id
+        #[arg(value_name = "NODE-ID")]
+        node: String,
+        /// The name of the field
+        #[arg(value_name = "FIELD")]
+        field: Option<String>,
+        /// The settings.
+        #[command(flatten)]
+        sources: Sources,
+    },
+}
+
+impl CredentialsCommand {
+    /// Where its settings come from.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        match self {
+            Self::Set { sources, .. } | Self::List { sources, .. } | Self::Remove { sources, .. } => sources,
+        }
+    }
 }
 
 /// Where a command's settings come from, besides the environment.
@@ -120,22 +201,35 @@ impl Cli {
     /// or else a file could not be told from silence) and what to hide where.
     fn described() -> clap::Command {
         let mut command = Self::command();
-        for name in ["run", "plugins", "check"] {
-            command = command.mut_subcommand(name, |mut subcommand| {
-                for (setting, default) in Options::defaults() {
-                    subcommand = subcommand.mut_arg(setting, |arg| with_default(arg, &default));
-                }
-                if name != "run" {
-                    for setting in Options::NAMES.iter().filter(|setting| !SHOWN_EVERYWHERE.contains(setting))
-                    {
-                        subcommand = subcommand.mut_arg(setting, |arg| arg.hide(true));
-                    }
-                }
-                subcommand.after_long_help(SOURCES_NOTE)
-            });
+        command = command.mut_subcommand("run", |run| with_settings(run, Options::NAMES));
+        for name in ["plugins", "check"] {
+            command = command.mut_subcommand(name, |subcommand| with_settings(subcommand, &SHOWN_EVERYWHERE));
         }
-        command
+        command =
+            command.mut_subcommand("status", |status| with_settings(status, &["port", "admin_token_file"]));
+        command.mut_subcommand("credentials", |mut credentials| {
+            for name in ["set", "list", "remove"] {
+                credentials = credentials.mut_subcommand(name, |subcommand| {
+                    with_settings(subcommand, &["credential_secret_file"])
+                });
+            }
+            credentials
+        })
     }
+}
+
+/// A subcommand whose help has the defaults of settings, and shows only some of these.
+fn with_settings(mut subcommand: clap::Command, shown: &[&str]) -> clap::Command {
+    for (setting, default) in Options::defaults() {
+        subcommand = subcommand.mut_arg(setting, |arg| with_default(arg, &default));
+    }
+    for setting in Options::NAMES.iter().filter(|setting| !shown.contains(setting)) {
+        subcommand = subcommand.mut_arg(setting, |arg| arg.hide(true));
+        if *setting == "watch" {
+            subcommand = subcommand.mut_arg("no_watch", |arg| arg.hide(true));
+        }
+    }
+    subcommand.after_long_help(SOURCES_NOTE)
 }
 
 fn with_default(arg: clap::Arg, default: &str) -> clap::Arg {

@@ -12,9 +12,12 @@ pub mod settings;
 
 pub mod logging;
 
+pub mod credentials;
 pub mod flow;
 
 pub mod ids;
+pub mod metrics;
+pub mod new;
 pub mod plugin;
 pub mod registry;
 
@@ -24,6 +27,7 @@ pub mod watcher;
 
 pub mod dial;
 pub mod http;
+pub mod tls_config;
 
 pub mod admin;
 

@@ -64,14 +64,6 @@ impl PluginFiles {
     }
 }
 
-/// A plugin that was loaded from a file and is not yet in use.
-pub struct Found {
-    /// It.
-    pub plugin: Arc<Plugin>,
-    /// The plugin in use that it is newer code of.
-    pub replaces: Option<Arc<Plugin>>,
-}
-
 /// Loads plugin files.
 pub struct Loader {
     settings: LoadSettings,
@@ -104,8 +96,8 @@ impl Loader {
 
     /// Loads every plugin in the folders into the registry; what is refused is reported and passed over.
     pub fn load_all(&self, registry: &Registry) {
-        for found in self.examine(None, registry) {
-            self.add(found.plugin, registry);
+        for plugin in self.examine(None, registry) {
+            self.add(plugin, registry);
         }
     }
 
@@ -135,7 +127,7 @@ impl Loader {
 
     /// Loads what is new in the folders, of `only` those files when given. What is refused is reported and passed
     /// over.
-    pub fn examine(&self, only: Option<&[PathBuf]>, registry: &Registry) -> Vec<Found> {
+    pub fn examine(&self, only: Option<&[PathBuf]>, registry: &Registry) -> Vec<Arc<Plugin>> {
         // Whoever watches names files from the root, whatever the folders were called.
         let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let only: Option<Vec<PathBuf>> = only.map(|only| only.iter().map(|path| absolute(path)).collect());
@@ -157,7 +149,7 @@ impl Loader {
             .collect()
     }
 
-    fn load(&self, file: &Path, registry: &Registry) -> Option<Found> {
+    fn load(&self, file: &Path, registry: &Registry) -> Option<Arc<Plugin>> {
         let in_use = registry.plugins().into_iter().find(|plugin| plugin.info().file == file);
         if let Some(plugin) = &in_use
             && sha256(file).as_ref() == Some(&plugin.info().hash)
@@ -174,28 +166,31 @@ impl Loader {
             std::thread::sleep(QUIET);
             loaded = plugin::load(file, &self.settings);
         }
-        let plugin = match loaded {
-            Ok(Loaded::Plugin(plugin)) => plugin,
-            Ok(Loaded::PassedOver) => return None,
+        match loaded {
+            Ok(Loaded::Plugin(plugin)) => Some(plugin),
+            Ok(Loaded::PassedOver) => None,
             Err(error) => {
                 self.files.refuse(file, error.to_string());
-                return None;
+                None
             }
-        };
-        let replaces = registry.plugin(&plugin.info().name);
-        if let Some(first) = &replaces
-            && first.info().file != file
-            && first.info().file.exists()
-        {
-            let conflict = Conflict::Name {
-                name: plugin.info().name.clone(),
-                file: file.to_owned(),
-                first: first.info().file.clone(),
-            };
-            self.files.refuse(file, conflict.to_string());
-            return None;
         }
-        Some(Found { plugin, replaces })
+    }
+
+    /// The plugin in use that `plugin` is newer code of, if any. To be asked when it is about to be taken into use:
+    /// another of the files that were examined with it may have a plugin of the same name.
+    ///
+    /// # Errors
+    /// That plugin comes from another file, which is still there. The later one is refused, which has been reported.
+    pub fn replaced_by(&self, plugin: &Plugin, registry: &Registry) -> Result<Option<Arc<Plugin>>, Conflict> {
+        let info = plugin.info();
+        let Some(first) = registry.plugin(&info.name) else { return Ok(None) };
+        if first.info().file == info.file || !first.info().file.exists() {
+            return Ok(Some(first));
+        }
+        let (name, file, first) = (info.name.clone(), info.file.clone(), first.info().file.clone());
+        let conflict = Conflict::Name { name, file, first };
+        self.files.refuse(&info.file, conflict.to_string());
+        Err(conflict)
     }
 }
 

@@ -1,7 +1,8 @@
-//! The commands: `run`, `plugins`, `check`, and the loader's `probe`.
+//! The commands: `run`, `plugins`, `status`, `check`, `credentials`, and the loader's `probe`.
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,10 +16,11 @@ use tokio::{
 };
 
 use crate::{
-    admin,
+    admin::{self, ask::Host, table::aligned},
     cli::{Cli, Command, Sources},
+    credentials::{self, CredentialsFile, RUNTIME_FILES},
     flow::{FlowFile, FlowGraph, Level, ProcessEnv},
-    http::{AdminGuard, Routes, RunningServer, Server},
+    http::{AdminGuard, Routes, RunningServer, Server, ServerTls},
     loader::{FileState, Loader},
     logging, plugin,
     registry::Registry,
@@ -38,6 +40,12 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Plugins { url: Some(url), sources } => {
             settings(&sources).and_then(|settings| plugins_of(&url, &settings))
         }
+        Command::New { path, sdk } => new_plugin(&path, sdk.as_deref()),
+        Command::Status { url, json, sources } => {
+            settings(&sources).and_then(|settings| status(url.as_deref(), json, &settings))
+        }
+        Command::Credentials(command) => settings(command.sources())
+            .and_then(|settings| credentials::command::run(&command, &settings).map(|()| ExitCode::SUCCESS)),
         Command::Check { flows, sources } => settings(&sources).and_then(|settings| check(&flows, &settings)),
     };
     match result {
@@ -47,6 +55,15 @@ pub fn main(cli: Cli) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a new plugin and says what to do with it.
+fn new_plugin(path: &Path, sdk: Option<&Path>) -> Result<ExitCode, String> {
+    crate::new::new(path, sdk)?;
+    let path = path.display();
+    println!("{path} is there. Next: cd {path} && cargo test && cargo build --release");
+    println!("and: flowbay run flow.json --plugins target/release");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn settings(sources: &Sources) -> Result<Settings, String> {
@@ -73,6 +90,11 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     let _watchers = settings.watch.then(|| watch_files(&started, &folders, flows));
 
     let file = read_flows(flows)?;
+    credentials::check_secret(&settings).map_err(|error| error.to_string())?;
+    let stored = credentials::stored(flows, &settings).unwrap_or_else(|error| {
+        tracing::error!("the flows start without credentials: {error}");
+        serde_json::Map::new()
+    });
     let guard =
         AdminGuard::from_file(settings.admin_token_file.as_deref()).map_err(|error| error.to_string())?;
     let registry = Arc::new(Registry::default());
@@ -91,7 +113,8 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     // in the backlog instead of being refused.
     let server =
         tokio.block_on(Server::bind(&settings, routes.clone(), guard)).map_err(|error| error.to_string())?;
-    let address = server.local_addr();
+    let (url, tls) = (server.url(), server.tls());
+    let _tls_watcher = tls.as_ref().filter(|_| settings.watch).and_then(watch_certificate);
 
     loader.load_all(&registry);
     if registry.plugins().is_empty() {
@@ -102,12 +125,16 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     // Each of the two has its own deadline; this is for when a plugin keeps the threads that those need.
     let patience =
         Duration::from_millis(settings.node_close_timeout_ms.max(settings.shutdown_grace_ms)) + OVERTIME;
+    let max_connections = settings.max_connections;
     let runtime = Runtime::start(settings, tokio.handle().clone(), routes.clone(), registry.clone(), loader)
         .map_err(|error| format!("no thread to run on: {error}"))?;
-    admin::plugins::add_routes(&routes, registry, files, runtime.clone())
+    admin::plugins::add_routes(&routes, registry, files.clone(), runtime.clone())
+        .and_then(|()| admin::runtime::add_route(&routes, runtime.clone(), files))
+        .and_then(|()| admin::metrics::add_route(&routes, runtime.clone(), server.places(), max_connections))
+        .and_then(|()| admin::health::add_route(&routes, runtime.clone()))
         .map_err(|taken| taken.to_string())?;
 
-    runtime.deploy(file);
+    runtime.deploy(file, stored);
     let _ = started.set(runtime.clone());
     // `start` spawns the accept loop.
     let entered = tokio.enter();
@@ -116,16 +143,24 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     // Before anybody is told that the host is there: from then on a signal stops it in order.
     let no_signals = |error| format!("cannot wait for signals: {error}");
     let stopping = Stopping::prepare().map_err(no_signals)?;
-    tracing::info!("listening on http://{address}");
+    tracing::info!("listening on {url}");
 
-    let code = stopping.until_stopped(runtime, server, tokio.handle(), patience).map_err(no_signals)?;
+    let reloading = runtime.clone();
+    let on_hangup = move || {
+        reloading.reload(|| ());
+        if let Some(tls) = &tls {
+            tls.reload();
+        }
+    };
+    let code =
+        stopping.until_stopped(runtime, server, tokio.handle(), patience, on_hangup).map_err(no_signals)?;
     // Not waited for: a plugin may keep a thread, and everything that had to be said is said.
     tokio.shutdown_background();
     Ok(code)
 }
 
-/// Has changes to plugin files and to the flow file taken over, once the flows are started. What cannot be watched is
-/// said in the log.
+/// Has changes to plugin files, to the flow file and to its credentials taken over, once the flows are started. What
+/// cannot be watched is said in the log.
 fn watch_files(started: &Arc<OnceLock<Runtime>>, folders: &[PathBuf], flows: &Path) -> Vec<Watcher> {
     let runtime = started.clone();
     let plugins = Watcher::start(folders, move |files| runtime.wait().plugin_files_changed(files));
@@ -134,8 +169,11 @@ fn watch_files(started: &Arc<OnceLock<Runtime>>, folders: &[PathBuf], flows: &Pa
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
+    let credentials = CredentialsFile::path_for(flows);
+    let mut names: Vec<OsString> = RUNTIME_FILES.map(OsString::from).into();
+    names.extend([flows, &credentials].into_iter().filter_map(|file| file.file_name().map(OsString::from)));
     let flows = Watcher::start(&[folder], move |files| {
-        if files.iter().any(|file| file.file_name() == flow_file.file_name()) {
+        if files.iter().filter_map(|file| file.file_name()).any(|name| names.iter().any(|own| own == name)) {
             runtime.wait().flow_file_changed(&flow_file);
         }
     });
@@ -145,6 +183,19 @@ fn watch_files(started: &Arc<OnceLock<Runtime>>, folders: &[PathBuf], flows: &Pa
             watcher.inspect_err(|error| tracing::warn!("changes to {what} are not noticed: {error}")).ok()
         })
         .collect()
+}
+
+/// Has changes to the server's certificate taken over. `None`, and a line in the log, when it cannot be watched.
+fn watch_certificate(tls: &Arc<ServerTls>) -> Option<Watcher> {
+    // Whatever happens in those folders: certificates that are mounted or renewed by others often change by way of a
+    // link, whose name is not theirs. Looking at them costs little, and nothing comes of it when they are the same.
+    let changed = tls.clone();
+    let watcher = Watcher::start(&tls.folders(), move |_| changed.reload())
+        .inspect_err(|error| tracing::warn!("changes to the TLS certificate are not noticed: {error}"))
+        .ok();
+    // They may have changed between being read and being watched.
+    tls.reload();
+    watcher
 }
 
 /// What stopping may take beyond the deadlines that it has.
@@ -167,17 +218,18 @@ impl Stopping {
         Ok(Self { own, signals })
     }
 
-    /// Waits for a signal, then stops the server and the flows. A second signal, or `patience` passing, ends that.
+    /// Waits for a signal that ends the process (SIGHUP calls `on_hangup`), then stops the server and the flows. A second signal, or `patience` passing, ends that.
     fn until_stopped(
         self,
         runtime: Runtime,
         server: RunningServer,
         tokio: &Handle,
         patience: Duration,
+        on_hangup: impl Fn(),
     ) -> std::io::Result<ExitCode> {
         let Self { own, mut signals } = self;
         own.block_on(async {
-            let signal = signals.next(|| runtime.reload(|| ())).await;
+            let signal = signals.next(on_hangup).await;
             tracing::info!("{signal}: stopping");
             let (done, stopped) = tokio::sync::oneshot::channel();
             let tokio = tokio.clone();
@@ -247,21 +299,24 @@ fn plugin_table(files: &BTreeMap<PathBuf, FileState>, registry: &Registry) -> St
 
 /// Prints what a host that runs uses, and what it refused.
 fn plugins_of(url: &str, settings: &Settings) -> Result<ExitCode, String> {
-    let token = settings
-        .admin_token_file
-        .as_ref()
-        .map(|file| std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display())))
-        .transpose()?;
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("no runtime: {error}"))?;
-    let answer = tokio.block_on(admin::ask::get(url, "/plugins", token.as_deref().map(str::trim)))?;
+    let answer = Host::at(url).get("/plugins", settings)?;
     let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let refused: Vec<String> =
         list("refused").iter().filter_map(|file| file["reason"].as_str().map(str::to_owned)).collect();
     print!("{}", table(&list("plugins"), &refused));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a host that runs is doing. The exit code says whether its flows run.
+fn status(url: Option<&str>, as_json: bool, settings: &Settings) -> Result<ExitCode, String> {
+    let host = url.map_or_else(|| Host::of(settings), Host::at);
+    let answer = host.get("/runtime", settings)?;
+    if as_json {
+        println!("{answer:#}");
+    } else {
+        print!("{}", admin::status::text(&answer));
+    }
+    Ok(if answer["state"] == "running" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Plugins as `GET /plugins` lists them, and paragraphs about refused files, as text.
@@ -285,18 +340,7 @@ fn table(plugins: &[serde_json::Value], refused: &[String]) -> String {
             types.join(", "),
         ]);
     }
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut table = String::new();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        let _ = writeln!(table, "{}", cells.join("  ").trim_end());
-    }
+    let mut table = aligned(&rows);
     for reason in refused {
         let _ = writeln!(table, "\nrefused: {reason}");
     }
@@ -306,6 +350,9 @@ fn table(plugins: &[serde_json::Value], refused: &[String]) -> String {
 /// Checks a flow file against the plugins that are there, without starting anything.
 fn check(flows: &Path, settings: &Settings) -> Result<ExitCode, String> {
     let file = read_flows(flows)?;
+    let stored = credentials::stored(flows, settings);
+    let unreadable = stored.as_ref().err().map(ToString::to_string);
+    let file = file.with_stored_credentials(stored.unwrap_or_default());
     let registry = Registry::default();
     Loader::new(settings).load_all(&registry);
     let (graph, problems) =
@@ -314,6 +361,13 @@ fn check(flows: &Path, settings: &Settings) -> Result<ExitCode, String> {
     for problem in &problems {
         bad |= problem.level == Level::Error;
         println!("{}: {}: {problem}", flows.display(), problem.level);
+    }
+    // No errors of the flow file: where it is checked, the secret may be unknown.
+    if let Some(text) = unreadable {
+        println!("{}: warning: {text}", flows.display());
+    }
+    for line in credentials::undeclared(&graph, &registry) {
+        println!("{}: warning: {line}", flows.display());
     }
     for node_type in graph.required_types().iter().filter(|node_type| registry.get(node_type).is_none()) {
         bad = true;

@@ -210,6 +210,12 @@ settings! {
     [value_name = "FIELDS", help_heading = "Server", hide_short_help = true]
     http_max_headers: usize = 100, within 1..=10_000;
 
+    /// Bytes that path and query of a request may have; 414 beyond
+    ///
+    /// 8 KiB, as most servers allow. What does not even fit the header's limit is 431.
+    [value_name = "BYTES", help_heading = "Server", hide_short_help = true]
+    http_max_target_bytes: usize = 8 * KIB, within 256..=65_534;
+
     /// Bytes that the body of a request may have; 413 beyond
     ///
     /// 5 MiB is Node-RED's apiMaxLength; a large flow file fits.
@@ -222,9 +228,22 @@ settings! {
     [value_name = "MS", help_heading = "Server", hide_short_help = true]
     http_body_timeout_ms: u64 = 30_000, within 1..=HOUR_MS;
 
+    /// Milliseconds that a client may leave an answer lying before its connection is cut
+    ///
+    /// Counted from when it last took something in. 30 s outlasts any hiccup of a network.
+    [value_name = "MS", help_heading = "Server", hide_short_help = true]
+    http_write_timeout_ms: u64 = 30_000, within 1..=HOUR_MS;
+
+    /// Milliseconds that a client may take for the TLS handshake
+    ///
+    /// 10 s, as for the header that follows: two round trips and some arithmetic, on a bad mobile link.
+    [value_name = "MS", help_heading = "Server", hide_short_help = true]
+    tls_handshake_timeout_ms: u64 = 10_000, within 1..=HOUR_MS;
+
     /// Milliseconds that a node may take to accept or refuse a WebSocket handshake; 503 beyond
     ///
-    /// 10 s leaves room for a plugin that is being swapped; browsers give up later than that.
+    /// 10 s leaves room for a plugin that is being swapped; browsers give up later than that. A listener whose flow
+    /// decides may say otherwise (its handshakeTimeout).
     [value_name = "MS", help_heading = "Server", hide_short_help = true]
     upgrade_timeout_ms: u64 = 10_000, within 1..=HOUR_MS;
 
@@ -233,6 +252,20 @@ settings! {
     /// 20,000 idle connections take about 160 MB. The host raises its limit of open files as far as it may.
     [value_name = "CONNECTIONS", help_heading = "Server", hide_short_help = true]
     max_connections: usize = 20_000, within 1..=10_000_000;
+
+    /// Connections that one address may have open at once, WebSocket connections included; 0 for no limit
+    ///
+    /// None, because behind a reverse proxy all clients have the proxy's address. An IPv6 address counts with all of
+    /// its /64. Further connections are closed at once.
+    [value_name = "CONNECTIONS", help_heading = "Server", hide_short_help = true]
+    max_connections_per_address: usize = 0, within 0..=10_000_000;
+
+    /// WebSocket handshakes to one listener that may wait for their answer at once; 503 beyond
+    ///
+    /// Only a listener whose flow decides makes them wait. 1,000 are a busy reconnect of all clients; each holds a
+    /// connection and a message in the flow.
+    [value_name = "HANDSHAKES", help_heading = "Server", hide_short_help = true]
+    max_waiting_upgrades: usize = 1_000, within 1..=10_000_000;
 
     /// Bytes waiting to be sent to one WebSocket peer beyond which it counts as too slow
     ///
@@ -267,6 +300,25 @@ settings! {
     /// from nowhere without. The token is the file's text without surrounding blanks.
     [value_name = "FILE", help_heading = "Server"]
     admin_token_file: PathBuf;
+
+    /// File with the secret that credentials are encrypted with [default: the one that Node-RED made for itself]
+    ///
+    /// Node-RED's credentialSecret: the text of the file without the end of its line. Without this setting, the
+    /// environment variable FLOWBAY_CREDENTIAL_SECRET or NODE_RED_CREDENTIAL_SECRET may hold it; without that, it is
+    /// the key that Node-RED has written into .config.runtime.json beside the flow file.
+    [value_name = "FILE", help_heading = "Server"]
+    credential_secret_file: PathBuf;
+
+    /// PEM file with the server's certificate, its chain after it [default: none, plain HTTP]
+    ///
+    /// With it and --tls-key, the port speaks HTTPS and WSS, and no plain HTTP: TLS 1.2 and 1.3. The files are read
+    /// again when they change, and on SIGHUP; connections that there are keep what they have.
+    [value_name = "FILE", help_heading = "Server"]
+    tls_cert: PathBuf;
+
+    /// PEM file with the private key of --tls-cert, not encrypted
+    [value_name = "FILE", help_heading = "Server"]
+    tls_key: PathBuf;
 
     /// Threads that run nodes and connections [default: one for each core]
     [value_name = "THREADS", help_heading = "Nodes", hide_short_help = true]
@@ -449,7 +501,13 @@ impl Options {
         }
         let mut options: Options = toml::from_str(&text).map_err(malformed)?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        for path in options.plugins.iter_mut().flatten().chain(&mut options.admin_token_file) {
+        let files = [
+            &mut options.admin_token_file,
+            &mut options.credential_secret_file,
+            &mut options.tls_cert,
+            &mut options.tls_key,
+        ];
+        for path in options.plugins.iter_mut().flatten().chain(files.into_iter().flatten()) {
             *path = folder.join(&*path);
         }
         options.check_ranges(&file.display().to_string())
@@ -567,7 +625,9 @@ mod tests {
                 "watch" => ("false", "false"),
                 "log_format" => ("json", "\"json\""),
                 "plugins" => ("some", "[\"some\"]"),
-                "admin_token_file" => ("token", "\"token\""),
+                "admin_token_file" | "credential_secret_file" | "tls_cert" | "tls_key" => {
+                    ("token", "\"token\"")
+                }
                 // A number that every range contains and that is nobody's default.
                 _ => ("9000", "9000"),
             };

@@ -2,11 +2,19 @@
 //! [`AdminGuard`](crate::http::AdminGuard) decides who may ask.
 
 pub mod ask;
+pub mod health;
+pub mod metrics;
 pub mod plugins;
+pub mod runtime;
+pub mod status;
+pub mod table;
 
 use hyper::StatusCode;
 
 use crate::http::HttpResponse;
+
+/// Who owns the host's own routes, for those who ask why a path is taken.
+const OWNER: &str = "the host";
 
 /// An error of the admin API: one line of JSON, `{"code":…,"message":…}`, as Node-RED's editor expects it.
 ///

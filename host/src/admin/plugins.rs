@@ -13,9 +13,6 @@ use crate::{
     runtime::Runtime,
 };
 
-/// Who owns the host's own routes, for those who ask why a path is taken.
-const OWNER: &str = "the host";
-
 /// What the handlers need.
 struct Plugins {
     registry: Arc<Registry>,
@@ -52,8 +49,12 @@ pub fn add_routes(
             }
         })
     };
-    routes.add(OWNER, "/plugins", Handler::Request(Access::Admin, Method::GET, Arc::new(list)))?;
-    routes.add(OWNER, "/plugins/reload", Handler::Request(Access::Admin, Method::POST, Arc::new(reload)))?;
+    routes.add(super::OWNER, "/plugins", Handler::Request(Access::Admin, Method::GET, Arc::new(list)))?;
+    routes.add(
+        super::OWNER,
+        "/plugins/reload",
+        Handler::Request(Access::Admin, Method::POST, Arc::new(reload)),
+    )?;
     Ok(())
 }
 

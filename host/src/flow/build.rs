@@ -34,7 +34,7 @@ pub(super) fn build(
     let outline = Outline::new(file.entries(), &mut problems);
     let mut builder = Builder {
         outline: &outline,
-        credentials: file.credentials(),
+        file,
         roles,
         limits,
         scopes: Scopes::new(env),
@@ -60,7 +60,7 @@ pub(super) fn build(
 /// The graph while it grows.
 pub(super) struct Builder<'a> {
     pub(super) outline: &'a Outline<'a>,
-    credentials: &'a Map<String, Value>,
+    file: &'a FlowFile,
     roles: &'a dyn Roles,
     pub(super) limits: &'a Limits,
     pub(super) scopes: Scopes,
@@ -196,7 +196,7 @@ impl<'a> Builder<'a> {
         let entries = overridden(Vec::new(), entries.to_vec());
         // Also for entries without a value, which would otherwise cost nothing however many instances repeat them.
         self.budget.spend(entries.len() * VALUE_BYTES);
-        self.scopes.define(scope, &entries, self.credentials, &mut self.budget, &mut self.problems);
+        self.scopes.define(scope, &entries, self.file.credentials(), &mut self.budget, &mut self.problems);
     }
 
     /// Creates the members of a tab, an instance or the global scope, in start order. `open` holds the definitions
@@ -307,7 +307,7 @@ impl<'a> Builder<'a> {
             config,
             wires: Vec::new(),
             users: Vec::new(),
-            credentials_given: self.credentials.contains_key(entry.id),
+            credentials_given: self.file.gives_credentials(entry.id),
             scope,
             source: entry.source,
             outermost: context.inside.as_ref().map(|inside| inside.outermost),
@@ -420,6 +420,7 @@ impl<'a> Builder<'a> {
             scopes: self.scopes,
             events,
             entries: file.shared_entries(),
+            credentials: file.shared_credentials(),
         };
         (graph, self.problems.into_list())
     }

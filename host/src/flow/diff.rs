@@ -43,7 +43,7 @@ pub struct GraphDiff {
 impl GraphDiff {
     /// The difference for a deploy of type [`Nodes`](DeployType::Nodes): the smallest number of restarts.
     ///
-    /// Restarted are nodes with any other property changed than position and wires, with new credentials, or with
+    /// Restarted are nodes with any other property changed than position and wires, with other or new credentials, or with
     /// other values filled in for their variables; nodes that refer to one that is changed, added or removed, and so
     /// on; the members of a changed group; everything on a tab whose variables changed; all nodes of a subflow
     /// instance when anything in it or in its definition changed. A change of `global-config` restarts everything.
@@ -139,7 +139,9 @@ fn differing<'g>(
     for (id, &source) in new_sources {
         let before = old_sources.get(id).and_then(|&source| old.raw(source));
         let now = new.raw(source);
-        let unchanged = before.zip(now).is_some_and(|(before, now)| same(before, now, layout));
+        let unchanged = before.zip(now).is_some_and(|(before, now)| {
+            same(before, now, layout) && same_credentials(old, new, now.get("id"))
+        });
         if !unchanged {
             found.insert(id.as_str());
         }
@@ -147,16 +149,24 @@ fn differing<'g>(
     found
 }
 
-/// The file entries of all enabled `global-config` nodes, without their position.
-fn global_config(graph: &FlowGraph) -> Vec<Vec<(&String, &Value)>> {
+/// Whether an entry of the file has the same credentials in both.
+fn same_credentials(old: &FlowGraph, new: &FlowGraph, id: Option<&Value>) -> bool {
+    id.and_then(Value::as_str).is_none_or(|id| old.credentials.of(id) == new.credentials.of(id))
+}
+
+/// What a `global-config` node defines: its properties, by name, and its credentials.
+type GlobalConfig<'g> = (Vec<(&'g String, &'g Value)>, Option<&'g Map<String, Value>>);
+
+/// All enabled `global-config` nodes, without their position.
+fn global_config(graph: &FlowGraph) -> Vec<GlobalConfig<'_>> {
     let nodes = graph.nodes.iter().filter(|node| node.node_type == "global-config");
-    let entries = nodes.filter_map(|node| graph.raw(node.source));
-    entries
-        .map(|entry| {
+    nodes
+        .filter_map(|node| {
+            let entry = graph.raw(node.source)?;
             let mut properties: Vec<_> =
                 entry.iter().filter(|(key, _)| !NODE_LAYOUT.contains(&key.as_str())).collect();
             properties.sort_by_key(|(key, _)| *key);
-            properties
+            Some((properties, graph.credentials.of(node.stored_id())))
         })
         .collect()
 }
@@ -183,7 +193,10 @@ impl<'g> Comparison<'g> {
         let old_tabs: HashMap<&str, Option<usize>> =
             old.tabs.iter().map(|tab| (tab.id.as_str(), tab.source)).collect();
         let tabs = new.tabs.iter().filter(|tab| match old_tabs.get(tab.id.as_str()) {
-            Some(&before) => env(old, before) != env(new, tab.source),
+            Some(&before) => {
+                env(old, before) != env(new, tab.source)
+                    || old.credentials.of(&tab.id) != new.credentials.of(&tab.id)
+            }
             None => false,
         });
         let mut inside: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -265,6 +278,7 @@ impl<'g> Comparison<'g> {
         };
         new.credentials_given
             || raw_differs
+            || self.old.credentials.of(new.stored_id()) != self.new.credentials.of(new.stored_id())
             || old.kind != new.kind
             || old.role != new.role
             || old.path != new.path

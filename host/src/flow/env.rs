@@ -30,11 +30,18 @@ impl<F: Fn(&str) -> Option<String> + Send + Sync> EnvSource for F {
     }
 }
 
-/// The environment of this process, except for names that flows must not see (`envVarExcludes`).
-#[derive(Debug, Clone, Default)]
+/// The environment of this process, except for names that flows must not see (`envVarExcludes`). By default these are
+/// the ones that hold the key to the credentials.
+#[derive(Debug, Clone)]
 pub struct ProcessEnv {
     /// Names that flows do not see.
     pub excluded: HashSet<String>,
+}
+
+impl Default for ProcessEnv {
+    fn default() -> Self {
+        Self { excluded: crate::credentials::SECRET_VARIABLES.map(str::to_owned).into() }
+    }
 }
 
 impl EnvSource for ProcessEnv {
@@ -300,8 +307,13 @@ impl EnvEntry<'_> {
             },
             "bin" => buffer(&text).ok_or("is not a list of bytes or a string in JSON")?,
             "cred" => {
-                let stored = credentials.get(self.owner_id).and_then(|fields| fields.get(self.name));
-                return Ok(stored.cloned());
+                let fields = credentials.get(self.owner_id);
+                // Node-RED has those of global-config one level deeper.
+                let fields = match fields.and_then(|fields| fields.get("map")) {
+                    Some(map) if self.owner_type == "global-config" => Some(map),
+                    _ => fields,
+                };
+                return Ok(fields.and_then(|fields| fields.get(self.name)).cloned());
             }
             other => {
                 return Err(Cow::from(format!("has the type {}, which is not supported", shown(other))));

@@ -1,5 +1,6 @@
 //! The flow file: Node-RED's JSON array, read and written without losing anything.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::credentials::Credentials;
 use super::problems::{Problem, Problems};
 
 /// Longest flow text that [`FlowFile::parse`] takes, in bytes. The largest flow files in use are a few megabytes;
@@ -25,7 +27,9 @@ const MAX_NESTING: usize = 128;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FlowFile {
     entries: Arc<Vec<Value>>,
-    credentials: Arc<Map<String, Value>>,
+    credentials: Credentials,
+    /// Entries that carried credentials which are new: a deploy of them.
+    given: Arc<HashSet<String>>,
     problems: Arc<Vec<Problem>>,
 }
 
@@ -176,7 +180,8 @@ impl FlowFile {
         }
         Ok(FlowFile {
             entries: Arc::new(entries),
-            credentials: Arc::new(credentials),
+            given: Arc::new(credentials.keys().cloned().collect()),
+            credentials: Credentials::new(credentials),
             problems: Arc::new(problems.into_list()),
         })
     }
@@ -191,9 +196,28 @@ impl FlowFile {
         Arc::clone(&self.entries)
     }
 
-    /// The `credentials` that entries carried, by node id. Secret: never write them to the flow file or to a log.
+    /// This file with the credentials that are kept apart from it, by the id of the node (tab, group, subflow) that
+    /// they are for. What entries carry themselves goes before that, field by field.
+    ///
+    /// For a file that lies on disk: what its entries carry is no deploy of new credentials, as it is without this
+    /// call. A node restarts when its credentials are others than before.
+    #[must_use]
+    pub fn with_stored_credentials(self, stored: Map<String, Value>) -> FlowFile {
+        FlowFile { credentials: self.credentials.over(stored), given: Arc::default(), ..self }
+    }
+
+    /// The credentials, by node id. Secret: never write them to the flow file or to a log.
     pub fn credentials(&self) -> &Map<String, Value> {
-        &self.credentials
+        self.credentials.by_id()
+    }
+
+    pub(super) fn shared_credentials(&self) -> Credentials {
+        self.credentials.clone()
+    }
+
+    /// Whether the entry carried credentials that are a deploy of new ones.
+    pub(super) fn gives_credentials(&self, id: &str) -> bool {
+        self.given.contains(id)
     }
 
     /// Entries that cannot be used at all. [`FlowGraph::build`](super::FlowGraph::build) reports them again, first.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::credentials::Credentials;
 use super::env::{EnvSource, NodeFacts, ScopeId, Scopes, env_text};
 use super::file::FlowFile;
 use super::limits::{Budget, Limits};
@@ -59,8 +60,7 @@ pub struct GraphNode {
     pub wires: Vec<Vec<String>>,
     /// For a node without coordinates, the nodes with a property that names it, in start order.
     pub users: Vec<String>,
-    /// Whether the file carried credentials for it ([`FlowFile::credentials`], under its alias or id). A deploy that
-    /// does always restarts the node.
+    /// Whether it is deployed with new credentials, which always restarts it.
     pub credentials_given: bool,
     /// Where its variables are looked up.
     pub(super) scope: ScopeId,
@@ -186,6 +186,7 @@ pub struct FlowGraph {
     pub(super) scopes: Scopes,
     pub(super) events: EventIndex,
     pub(super) entries: Arc<Vec<Value>>,
+    pub(super) credentials: Credentials,
 }
 
 impl FlowGraph {
@@ -204,6 +205,7 @@ impl FlowGraph {
             scopes: Scopes::new(Arc::new(|_: &str| None)),
             events: EventIndex::default(),
             entries: Arc::default(),
+            credentials: Credentials::default(),
         }
     }
 
@@ -268,6 +270,22 @@ impl FlowGraph {
         let Some(node) = self.node(node_id) else { return value.clone() };
         let mut budget = Budget::new(Limits::default().config_bytes);
         self.scopes.substituted(value, node.scope, node.facts(), &mut budget)
+    }
+
+    /// The credentials of the node `node_id`, with references `${NAME}` filled in: what the node, or whoever acts in its
+    /// place, is to get. Empty when it has none. Secret.
+    pub fn credentials_of(&self, node_id: &str) -> Map<String, Value> {
+        let fields = self.node(node_id).and_then(|node| self.credentials.of(node.stored_id()));
+        let fields = fields.cloned().unwrap_or_default();
+        match self.substituted(node_id, &Value::Object(fields)) {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        }
+    }
+
+    /// The names of a node's credential fields.
+    pub fn credential_fields(&self, node: &GraphNode) -> impl Iterator<Item = &str> {
+        self.credentials.of(node.stored_id()).into_iter().flat_map(Map::keys).map(String::as_str)
     }
 
     /// Which catch, status and complete nodes hear of the node, or of the subflow instance, `id`.

@@ -14,6 +14,7 @@
 
 mod build;
 mod config_order;
+mod credentials;
 mod diff;
 mod env;
 mod file;

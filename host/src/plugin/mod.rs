@@ -96,6 +96,11 @@ impl PluginInfo {
         self.types.iter().any(|info| info.name == node_type)
     }
 
+    /// Its node type of that name.
+    pub fn node_type(&self, node_type: &str) -> Option<&NodeTypeInfo> {
+        self.types.iter().find(|info| info.name == node_type)
+    }
+
     /// How many messages a node of a type may have in hand at a time, 0 for any number; 1 when it has no such type.
     pub fn concurrency(&self, node_type: &str) -> u32 {
         self.types.iter().find(|info| info.name == node_type).map_or(1, |info| info.concurrency)

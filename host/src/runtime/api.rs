@@ -10,7 +10,7 @@ use std::{
 };
 
 use flowbay_abi::{
-    FfiFuture, Msg, Object, Str, Value,
+    FfiFuture, Metric, MetricKind, Msg, Object, Str, Value,
     host::{ContextScope, HostApi, HostFuture, HostReply, LogLevel, PortMsg, Queued},
     io::HostIo,
     node::{NodeError, Via},
@@ -18,12 +18,19 @@ use flowbay_abi::{
 };
 use hyper::Method;
 
-use super::{cell::NodeCell, drain, endpoints, events, tasks::Freeze};
+use super::{
+    Shared,
+    cell::NodeCell,
+    drain, endpoints, events,
+    sessions::{Overflow, Overrun},
+    tasks::Freeze,
+};
 use crate::{
-    dial::{self, DialOptions, TlsOptions},
+    dial::{self, DialOptions, Proxies, TlsOptions},
     flow::NodeKind,
-    http::{Access, Handler},
+    http::{Access, Handler, HostStream},
     plugin::{self, Plugin, PluginStream, with_task},
+    tls_config::{TlsConfigError, TlsNode, TlsProblem},
 };
 
 /// One node's door to the host. Belongs to one generation of its plugin, while the cell outlives generations.
@@ -126,7 +133,8 @@ impl NodeHost {
                 .map_err(|_| NodeError::new(format!("{method} is no HTTP method")))?;
             Ok(Handler::Request(access, method, endpoints::requests(&self.cell)))
         };
-        let handler = match text("kind")? {
+        let kind = text("kind")?;
+        let handler = match kind {
             "upgrade" => Handler::Upgrade(endpoints::upgrades(&self.cell)),
             "public" => request(Access::Public)?,
             "admin" => request(Access::Admin)?,
@@ -143,6 +151,9 @@ impl NodeHost {
         if self.cell.is_closed() {
             routes.remove(route);
             return Err(NodeError::new("the node is closed"));
+        }
+        if kind == "upgrade" {
+            self.cell.sessions.expect_some();
         }
         Ok(())
     }
@@ -278,12 +289,10 @@ impl HostApi for NodeHost {
     }
 
     fn credentials(&self) -> Value {
-        let shared = self.cell.shared();
-        let file = shared.file.load();
-        match file.credentials().get(self.cell.graph_node.stored_id()) {
-            Some(credentials) => Value::from(shared.graph.load().substituted(self.cell.id(), credentials)),
-            None => Value::Object(Object::new()),
-        }
+        let node_type = self.plugin.info().node_type(&self.cell.graph_node.node_type);
+        let mut fields = self.cell.shared().graph.load().credentials_of(self.cell.id());
+        fields.retain(|field, _| node_type.is_some_and(|declared| declared.credentials.contains_key(field)));
+        Value::from(serde_json::Value::Object(fields))
     }
 
     fn context_get(&self, scope: ContextScope, store: &str, path: &str) -> Result<Option<Value>, NodeError> {
@@ -320,11 +329,9 @@ impl HostApi for NodeHost {
     }
 
     fn dial(&self, options: Value) -> HostFuture {
-        let default_timeout = Duration::from_millis(self.cell.shared().settings.dial_timeout_ms);
-        let options = dial_options(&options, default_timeout);
-        let plugin = self.plugin.clone();
+        let (shared, plugin) = (self.cell.shared().clone(), self.plugin.clone());
         let future = async move {
-            let stream = dial::dial(&options?).await.map_err(|error| NodeError::new(error.to_string()))?;
+            let stream = dial_for(&shared, &options).await?;
             let io = HostIo::new(PluginStream::new(stream, plugin));
             Ok(HostReply { value: Value::Null, io: Some(io).into() })
         };
@@ -337,24 +344,20 @@ impl HostApi for NodeHost {
         let stream =
             io.into_stream::<PluginStream>().map_err(|_| NodeError::new("not a stream of the host's"))?;
         let io = HostIo::new(PluginStream::new(stream.detach(), instance.plugin.clone()));
-        let open = self.cell.open_session();
+        let known = io.info();
+        let peer = known.get("remote").and_then(Value::as_str).unwrap_or_default();
+        let open = self.cell.open_session(peer, state.get("queue"));
         self.cell.serve(&instance, open, io, state)
     }
 
     fn session_send(&self, id: &str, value: Value) -> Queued {
-        let queued = self.cell.sessions.send(id, value);
-        if queued == Queued::Overflow {
-            log_overflow(&self.cell, id);
-        }
+        let (queued, overrun) = self.cell.sessions.send(id, value);
+        log_overrun(&self.cell, overrun);
         queued
     }
 
     fn session_broadcast(&self, value: Value) -> u64 {
-        let (queued, overflowed) = self.cell.sessions.broadcast(&value);
-        for id in &overflowed {
-            log_overflow(&self.cell, id);
-        }
-        queued
+        self.session_broadcast_except(value, &[])
     }
 
     fn session_count(&self) -> u64 {
@@ -370,33 +373,78 @@ impl HostApi for NodeHost {
     }
 
     fn answer_upgrade(&self, ticket: u64, answer: Value) {
-        self.cell.shared().tickets.answer(ticket, answer);
+        self.cell.shared().tickets.answer(self.cell.id(), ticket, answer);
+    }
+
+    fn session_broadcast_except(&self, value: Value, except: &[&str]) -> u64 {
+        let (queued, overrun) = self.cell.sessions.broadcast(&value, except);
+        log_overrun(&self.cell, overrun);
+        queued
+    }
+
+    fn metric(&self, kind: MetricKind, name: &str, help: &str) -> Metric {
+        let families = &self.cell.shared().families;
+        self.cell.metrics.get(families, kind, name, help).unwrap_or_else(|reason| {
+            let (node, node_type) = (self.cell.id(), &self.cell.graph_node.node_type);
+            tracing::warn!(%node, r#type = %node_type, "the metric {name:.100?} is not shown: {reason}");
+            Metric::new()
+        })
     }
 }
 
-fn log_overflow(cell: &NodeCell, session: &str) {
-    tracing::warn!(node = %cell.id(), r#type = %cell.graph_node.node_type, session, "the peer does not keep up: its queue is full, the connection is cut");
+/// Says that a peer does not keep up, and what was done about it.
+fn log_overrun(cell: &NodeCell, overrun: Option<Overrun>) {
+    let Some(Overrun { session, peer, overflow, left_out }) = overrun else { return };
+    let done = match overflow {
+        Overflow::Close => "the connection is cut",
+        Overflow::DropNewest => "a message to it is dropped",
+        Overflow::DropOldest => "the oldest messages to it are dropped",
+    };
+    let (node, node_type) = (cell.id(), &cell.graph_node.node_type);
+    tracing::warn!(%node, r#type = %node_type, %session, %peer, "the peer does not keep up, its queue is full: {done}{left_out}");
 }
 
-fn dial_options(options: &Value, default_timeout: Duration) -> Result<DialOptions, NodeError> {
-    let host =
-        options.get("host").and_then(Value::as_str).ok_or_else(|| NodeError::new("dial without a host"))?;
-    let port = options
-        .get("port")
-        .and_then(Value::as_i64)
-        .and_then(|port| u16::try_from(port).ok())
-        .ok_or_else(|| NodeError::new("dial without a port"))?;
-    let tls = options.get("tls").and_then(Value::as_bool).unwrap_or(false);
-    let server_name = options.get("server_name").and_then(Value::as_str).map(str::to_owned);
-    let timeout = options
-        .get("timeout_ms")
-        .and_then(Value::as_i64)
-        .and_then(|ms| u64::try_from(ms).ok())
-        .map_or(default_timeout, Duration::from_millis);
-    Ok(DialOptions {
-        host: host.to_owned(),
-        port,
-        tls: tls.then_some(TlsOptions { server_name, config: None }),
-        timeout,
-    })
+/// Opens the connection that a node asks for.
+async fn dial_for(shared: &Shared, options: &Value) -> Result<HostStream, NodeError> {
+    let text = |key| options.get(key).and_then(Value::as_str).map(str::to_owned);
+    let flag = |key| options.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let number = |key| options.get(key).and_then(Value::as_i64);
+    let host = text("host").ok_or_else(|| NodeError::new("dial without a host"))?;
+    let port = number("port").and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or_else(|| NodeError::new("dial without a port"))?;
+    let ms = number("timeout_ms").and_then(|ms| u64::try_from(ms).ok());
+    let timeout = Duration::from_millis(ms.unwrap_or(shared.settings.dial_timeout_ms));
+
+    let configured = match text("tls_config") {
+        Some(id) if flag("tls") => {
+            // A disk may hang as well as a network.
+            let resolving = tokio::time::timeout(timeout, configured_tls(shared, &id)).await;
+            let error = |text: String| {
+                NodeError::new(format!("cannot connect to {}: {text}", dial::authority(&host, port)))
+            };
+            resolving
+                .map_err(|_| error(format!("tls-config {id}: its files could not be read in time")))?
+                .map_err(|problem| error(problem.to_string()))?
+        }
+        _ => TlsOptions::default(),
+    };
+    let tls = flag("tls")
+        .then(|| TlsOptions { server_name: text("server_name").or(configured.server_name), ..configured });
+    let proxies = flag("proxy").then(Proxies::from_environment);
+    let options = DialOptions { host, port, tls, proxies, timeout };
+    dial::dial(&options).await.map_err(|error| NodeError::new(error.to_string()))
+}
+
+/// The TLS of the `tls-config` node with that id.
+async fn configured_tls(shared: &Shared, id: &str) -> Result<TlsOptions, TlsConfigError> {
+    let graph = shared.graph.load_full();
+    let node = match graph.node(id) {
+        None => Err(TlsProblem::NoSuchNode),
+        Some(node) => TlsNode::new(id, &node.config, &graph.credentials_of(id), |name| {
+            graph.env_property(id, name).as_str().unwrap_or_default().to_owned()
+        }),
+    };
+    drop(graph);
+    let node = node.map_err(|problem| TlsConfigError { node: id.to_owned(), problem })?;
+    shared.tls_configs.resolve(node).await
 }

@@ -26,7 +26,7 @@ use super::{
     api::NodeHost,
     drain, events,
     events::{EventTargets, InstanceStatus},
-    mailbox::{Delivery, LoopStanding, Mailbox, Refused, Standing},
+    mailbox::{Delivery, LoopStanding, Mailbox, MailboxFigures, Refused, Standing},
     pressure::{Gate, Sources, Upstream},
     sessions::{ServedSession, Session, Sessions},
     tasks::{Freeze, Kind, Polled, Tasks},
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     flow::{GraphNode, Role},
     ids::new_id,
+    metrics::NodeMetrics,
     plugin::{Plugin, PluginStream, with_task},
 };
 
@@ -99,6 +100,7 @@ pub struct NodeCell {
     closed: AtomicBool,
     pub(super) gate: Gate,
     pub(super) sessions: Sessions,
+    pub(super) metrics: NodeMetrics,
     tasks: Arc<Tasks>,
 }
 
@@ -120,6 +122,7 @@ impl NodeCell {
             closed: AtomicBool::new(false),
             gate: Gate::default(),
             sessions: Sessions::default(),
+            metrics: NodeMetrics::default(),
             tasks: Arc::default(),
         }
     }
@@ -277,11 +280,12 @@ impl NodeCell {
         self.tasks.spawn(&self.shared.tokio, Kind::Request, answer);
     }
 
-    /// Opens a session for a connection that is about to come.
+    /// Opens a session for a connection with `peer` that is about to come; `queue`: what the node wants of its queue,
+    /// see `flowbay_abi::shapes`.
     ///
     /// From now on what is sent to the session waits in its queue; it ends with what is returned.
-    pub fn open_session(self: &Arc<Self>) -> OpenSession {
-        let session = self.sessions.open(self.shared.queue_limits);
+    pub fn open_session(self: &Arc<Self>, peer: &str, queue: Option<&Value>) -> OpenSession {
+        let session = self.sessions.open(Str::from(peer), self.shared.queue_limits.with(queue));
         OpenSession { cell: self.clone(), session }
     }
 
@@ -320,6 +324,7 @@ impl NodeCell {
         drop(left);
         self.hold_sources();
         self.sessions.close_all();
+        self.shared.tickets.give_up(self.id());
         if !self.tasks.end(TASKS_END_PATIENCE).await {
             tracing::warn!(node = %self.id(), r#type = %self.graph_node.node_type, "a task of the node does not end; left behind");
         }
@@ -409,6 +414,11 @@ impl NodeCell {
         self.lock().refused()
     }
 
+    /// How its mailbox stands.
+    pub fn mailbox_figures(&self) -> MailboxFigures {
+        self.lock().figures()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Mailbox> {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -462,9 +472,20 @@ impl OpenSession {
                 Ok(next) => serving = next,
                 Err(error) => {
                     events::log_error(&self.cell, &error);
+                    self.lost();
                     return;
                 }
             }
+        }
+    }
+
+    /// The node knows of the connection from its predecessor, and would wait for its end for ever.
+    fn lost(&self) {
+        let Some(instance) = self.cell.instance() else { return };
+        let id = self.session.id();
+        let told = drain::scope(|| with_task(drain::NO_TASK, || instance.node.on_connection_lost(id)));
+        if let Err(error) = told {
+            events::log_error(&self.cell, &error);
         }
     }
 

@@ -1,22 +1,31 @@
 //! The control thread: everything that changes the running flows happens here, one thing at a time.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
+        atomic::{AtomicU8, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     time::Duration,
 };
 
+use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
-use super::{Shared, deploy, patience::PatientCaller, swap, watch};
+use super::{
+    Shared, deploy,
+    figures::{Figures, figures},
+    inspect::{Inspection, Limits, inspect},
+    patience::PatientCaller,
+    swap, watch,
+};
 use crate::{
+    credentials::{self, CredentialsFile},
     flow::{FlowFile, FlowGraph, GraphDiff, Layout, Level, ProcessEnv},
     http::Routes,
-    loader::{Found, Loader},
+    loader::Loader,
     plugin::Plugin,
     registry::Registry,
     settings::Settings,
@@ -31,8 +40,38 @@ pub enum State {
     Waiting(Vec<String>),
 }
 
+/// Where the host is between its start and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The flows do not run yet; perhaps they wait for node types.
+    Starting,
+    /// They run.
+    Running,
+    /// They are being stopped, or are.
+    Stopping,
+}
+
+/// The phase, for all threads to see.
+#[derive(Default)]
+pub struct PhaseCell(AtomicU8);
+
+impl PhaseCell {
+    fn set(&self, phase: Phase) {
+        // It only goes forward: a deploy that ends while the host is being stopped does not bring it back.
+        self.0.fetch_max(phase as u8, Ordering::SeqCst);
+    }
+
+    pub fn get(&self) -> Phase {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Phase::Starting,
+            1 => Phase::Running,
+            _ => Phase::Stopping,
+        }
+    }
+}
+
 enum Command {
-    Deploy(FlowFile, Sender<State>),
+    Deploy(FlowFile, Map<String, Value>, Sender<State>),
     /// Something happened to these files in the plugin folders.
     PluginFiles(Vec<PathBuf>),
     /// Look at all files in the plugin folders; then tell.
@@ -46,6 +85,8 @@ enum Command {
 #[derive(Clone)]
 pub struct Runtime {
     commands: Sender<Command>,
+    /// Weak: routes of the server hold this, and the runtime holds the routes.
+    shared: Weak<Shared>,
 }
 
 impl Runtime {
@@ -64,17 +105,19 @@ impl Runtime {
         let stall_deadline = Duration::from_millis(shared.settings.stall_deadline_ms);
         tokio.spawn(watch::watch(Arc::downgrade(&shared), stall_deadline));
         let (commands, received) = channel();
+        let seen = Arc::downgrade(&shared);
         let caller = PatientCaller::new(tokio);
         let control =
-            Control { shared, caller, loader, wanted: None, started: false, generations: HashMap::new() };
+            Control { shared, caller, loader, wanted: None, credentials: Map::new(), started: false };
         std::thread::Builder::new().name("control".into()).spawn(move || control.run(&received))?;
-        Ok(Self { commands })
+        Ok(Self { commands, shared: seen })
     }
 
-    /// Makes the flows be those of `file`. Returns when they are started, or wait for node types.
-    pub fn deploy(&self, file: FlowFile) -> Option<State> {
+    /// Makes the flows be those of `file`, with the credentials that are kept beside it. Returns when they are started,
+    /// or wait for node types.
+    pub fn deploy(&self, file: FlowFile, stored: Map<String, Value>) -> Option<State> {
         let (sender, answer) = channel();
-        self.commands.send(Command::Deploy(file, sender)).ok()?;
+        self.commands.send(Command::Deploy(file, stored, sender)).ok()?;
         answer.recv().ok()
     }
 
@@ -93,8 +136,26 @@ impl Runtime {
         let _ = self.commands.send(Command::FlowFile(file.to_owned()));
     }
 
+    /// Whether flows run.
+    pub fn phase(&self) -> Phase {
+        self.shared.upgrade().map_or(Phase::Stopping, |shared| shared.phase.get())
+    }
+
+    /// What the nodes are doing; `None` when the runtime has ended.
+    pub fn figures(&self) -> Option<Figures> {
+        self.shared.upgrade().map(|shared| figures(&shared))
+    }
+
+    /// What nodes, mailboxes and connections are doing; `None` when the runtime has ended.
+    pub fn inspect(&self, limits: Limits) -> Option<Inspection> {
+        self.shared.upgrade().map(|shared| inspect(&shared, limits))
+    }
+
     /// Stops all flows and waits for it, within the node close timeout.
     pub fn stop(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.phase.set(Phase::Stopping);
+        }
         let (sender, answer) = channel();
         if self.commands.send(Command::Stop(sender)).is_ok() {
             let _ = answer.recv();
@@ -111,18 +172,19 @@ struct Control {
     loader: Loader,
     /// The flows that should run.
     wanted: Option<FlowFile>,
+    /// The credentials beside the flow file, as they were last read.
+    credentials: Map<String, Value>,
     /// Whether flows run: a type that goes missing later does not stop them.
     started: bool,
-    /// How often each plugin was loaded, by name.
-    generations: HashMap<String, u64>,
 }
 
 impl Control {
     fn run(mut self, commands: &Receiver<Command>) {
         while let Ok(command) = commands.recv() {
             match command {
-                Command::Deploy(file, answer) => {
-                    self.wanted = Some(file);
+                Command::Deploy(file, stored, answer) => {
+                    self.wanted = Some(file.with_stored_credentials(stored.clone()));
+                    self.credentials = stored;
                     let _ = answer.send(self.deploy());
                 }
                 Command::PluginFiles(files) => self.take_over(Some(&files)),
@@ -147,10 +209,12 @@ impl Control {
     /// Brings what is new in the plugin folders into use.
     fn take_over(&mut self, files: Option<&[PathBuf]>) {
         let mut types_changed = false;
-        for Found { plugin, replaces } in self.loader.examine(files, &self.shared.registry) {
-            types_changed |= match replaces {
-                None => self.loader.add(plugin, &self.shared.registry),
-                Some(old) => self.swap(old, plugin),
+        for plugin in self.loader.examine(files, &self.shared.registry) {
+            // Asked for each in its turn: two of the files may have plugins of one name.
+            types_changed |= match self.loader.replaced_by(&plugin, &self.shared.registry) {
+                Ok(None) => self.loader.add(plugin, &self.shared.registry),
+                Ok(Some(old)) => self.swap(old, plugin),
+                Err(_) => false,
             };
         }
         if types_changed && self.wanted.is_some() {
@@ -164,8 +228,8 @@ impl Control {
         let versions = format!("{name} {} → {}", old.info().version, new.info().version);
         match swap::swap(&self.shared, &mut self.caller, old, &new) {
             Ok(swapped) => {
-                let generation = self.generations.entry(name.clone()).or_insert(1);
-                *generation += 1;
+                let generation = self.shared.swaps.done(&name, swapped.took, swapped.held);
+                self.shared.numbers.note(new.info().generation, generation);
                 self.loader.files().accept(&file, &name);
                 let left_behind = match swapped.left_behind {
                     0 => String::new(),
@@ -193,6 +257,7 @@ impl Control {
                 swapped.new_types || swapped.missing > 0 || self.has_absent_nodes_of(&name)
             }
             Err(undone) => {
+                self.shared.swaps.undone(&name);
                 let reason = format!("{}: {versions}: the old code goes on: {undone}", file.display());
                 self.loader.files().refuse(&file, reason);
                 false
@@ -219,11 +284,19 @@ impl Control {
                 return;
             }
         };
-        let same = |wanted: &FlowFile| wanted.to_json(Layout::Compact) == file.to_json(Layout::Compact);
-        if self.wanted.as_ref().is_some_and(same) {
+        match credentials::stored(path, &self.shared.settings) {
+            Ok(stored) => self.credentials = stored,
+            Err(error) => tracing::error!("the credentials stay as they are: {error}"),
+        }
+        let file = file.with_stored_credentials(self.credentials.clone());
+        let same_flows = |wanted: &FlowFile| wanted.to_json(Layout::Compact) == file.to_json(Layout::Compact);
+        let same_flows = self.wanted.as_ref().is_some_and(same_flows);
+        if same_flows && self.wanted.as_ref().is_some_and(|wanted| wanted.credentials() == file.credentials())
+        {
             return;
         }
-        tracing::info!("{} has changed", path.display());
+        let changed = if same_flows { CredentialsFile::path_for(path) } else { path.to_owned() };
+        tracing::info!("{} has changed", changed.display());
         self.wanted = Some(file);
         self.deploy();
     }
@@ -239,6 +312,7 @@ impl Control {
             .filter(|node_type| registry.get(node_type).is_none())
             .cloned()
             .collect();
+        self.shared.missing_types.store(Arc::new(missing.clone()));
         if !missing.is_empty() && !self.started {
             tracing::info!("Waiting for missing types to be registered:");
             for node_type in &missing {
@@ -252,11 +326,14 @@ impl Control {
                 Level::Warning => tracing::warn!("{problem}"),
             }
         }
+        for line in credentials::undeclared(&graph, &registry) {
+            tracing::warn!("{line}");
+        }
         tracing::info!("starting flows");
         let diff = GraphDiff::between(&self.shared.graph.load(), &graph);
-        self.shared.file.store(Arc::new(file));
         let deployed = deploy::apply(&self.shared, &mut self.caller, Arc::new(graph), &diff);
         self.started = true;
+        self.shared.phase.set(Phase::Running);
         match deployed.failed {
             0 => tracing::info!("started flows: {} nodes", deployed.running),
             failed => {

@@ -83,6 +83,27 @@ impl std::ops::AddAssign for LoopStanding {
     }
 }
 
+/// How a mailbox stands, for those who watch the host.
+#[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
+pub struct MailboxFigures {
+    /// Messages that wait.
+    pub waiting: usize,
+    /// Bytes that wait.
+    pub waiting_bytes: usize,
+    /// Messages that the node is working on.
+    pub in_hand: usize,
+    /// Messages taken so far.
+    pub taken: u64,
+    /// Messages refused so far, those to a node that was just being stopped among them.
+    pub refused: u64,
+    /// The sources upstream wait for it.
+    pub holds_sources: bool,
+    /// The node was given up as stuck, or is part of a loop that was.
+    pub given_up: bool,
+    /// The node is being exchanged.
+    pub held: bool,
+}
+
 /// Why a mailbox took no message.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Refused {
@@ -254,6 +275,20 @@ impl Mailbox {
     /// Messages refused so far.
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// How it stands.
+    pub fn figures(&self) -> MailboxFigures {
+        MailboxFigures {
+            waiting: self.queue.len(),
+            waiting_bytes: self.bytes,
+            in_hand: self.in_hand,
+            taken: self.taken,
+            refused: self.refused,
+            holds_sources: self.holds_sources(),
+            given_up: self.stuck || self.loop_given_up,
+            held: self.held,
+        }
     }
 
     /// Stops handing out messages; they are still accepted.

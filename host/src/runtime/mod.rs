@@ -13,6 +13,8 @@ mod deploy;
 mod drain;
 mod endpoints;
 mod events;
+mod figures;
+mod inspect;
 mod mailbox;
 mod patience;
 mod pressure;
@@ -32,17 +34,28 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-pub use control::{Runtime, State};
+pub use control::{Phase, Runtime, State};
+pub use figures::{Figures, NodeFigures, PluginFigures};
+pub use inspect::{Inspection, Limits, PluginInUse};
+pub use mailbox::MailboxFigures;
+pub use sessions::SessionFigures;
 
 use self::{
-    cell::NodeCell, console::Console, context::ContextStores, endpoints::Tickets, mailbox::Marks,
-    sessions::QueueLimits,
+    cell::NodeCell,
+    console::Console,
+    context::ContextStores,
+    control::PhaseCell,
+    endpoints::Tickets,
+    mailbox::Marks,
+    sessions::{Overflow, QueueLimits},
 };
 use crate::{
-    flow::{FlowFile, FlowGraph},
+    flow::FlowGraph,
     http::Routes,
+    metrics::{Families, Swaps, exposition},
     registry::Registry,
     settings::Settings,
+    tls_config::TlsConfigs,
 };
 
 /// What all cells of a runtime have in common.
@@ -60,9 +73,18 @@ pub struct Shared {
     console: Console,
     context: ContextStores,
     tickets: Arc<Tickets>,
+    /// The names of the nodes' metrics.
+    families: Families,
+    /// What became of hot swaps.
+    swaps: Swaps,
+    phase: PhaseCell,
+    /// Node types that flows need and no plugin has.
+    missing_types: ArcSwap<Vec<String>>,
+    /// Which build of its plugin each loaded library is.
+    numbers: inspect::Numbers,
     /// The flows as they are deployed, or being deployed.
     graph: ArcSwap<FlowGraph>,
-    file: ArcSwap<FlowFile>,
+    tls_configs: TlsConfigs,
     nodes: RwLock<HashMap<String, Arc<NodeCell>>>,
 }
 
@@ -83,6 +105,7 @@ impl Shared {
             queue_limits: QueueLimits {
                 values: settings.session_queue_messages,
                 bytes: settings.session_queue_bytes,
+                overflow: Overflow::Close,
             },
             settings,
             tokio,
@@ -91,8 +114,13 @@ impl Shared {
             console: Console::start()?,
             context: ContextStores::default(),
             tickets: Arc::default(),
+            families: Families::new(exposition::OWN.iter().copied()),
+            swaps: Swaps::default(),
+            phase: PhaseCell::default(),
+            missing_types: ArcSwap::default(),
+            numbers: inspect::Numbers::default(),
             graph: ArcSwap::from_pointee(FlowGraph::empty()),
-            file: ArcSwap::from_pointee(FlowFile::default()),
+            tls_configs: TlsConfigs::default(),
             nodes: RwLock::default(),
         })
     }

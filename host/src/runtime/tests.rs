@@ -16,15 +16,16 @@ use abi_stable::std_types::RResult;
 use flowbay_abi::{
     FfiFuture, FutureExt as _, Msg, Value,
     host::{HostNode, PortMsg},
-    io::{Connection, ConnectionEnd},
+    io::{Connection, ConnectionEnd, HostIo},
     node::{AbiNode, NodeError, Outcome, PluginNode, Via},
 };
 use serde_json::json;
 
 use super::{api::NodeHost, cell::Instance, mailbox::Standing, *};
 use crate::{
-    flow::{ProcessEnv, Role},
-    plugin::{Plugin, next_task_id, with_task},
+    flow::{FlowFile, ProcessEnv, Role},
+    http::HostStream,
+    plugin::{Plugin, PluginStream, next_task_id, with_task},
 };
 
 const LONG: Duration = Duration::from_secs(30);
@@ -501,4 +502,61 @@ fn a_node_that_keeps_the_thread_while_it_closes_does_not_keep_the_host() {
     assert!(ENTERED.get().is_some(), "a node was closed");
     assert!(begin.elapsed() < Duration::from_secs(10), "after {:?}", begin.elapsed());
     LET_GO.store(true, Ordering::SeqCst);
+}
+
+/// A node that hands its first connection on at once, and panics when it is given another.
+#[derive(Default)]
+struct HandsOn {
+    served: AtomicBool,
+    lost: Mutex<Vec<String>>,
+}
+
+impl PluginNode for HandsOn {
+    fn on_start(&self) {}
+    fn on_input(&self, _: Msg, _: Via) -> Outcome {
+        Outcome::Done
+    }
+    fn on_close(&self, _: bool) -> FfiFuture<()> {
+        async {}.into_ffi()
+    }
+    fn on_upgrade(&self, _: Value, _: u64) -> Value {
+        Value::Null
+    }
+    fn on_request(&self, _: Value) -> FfiFuture<Value> {
+        async { Value::Null }.into_ffi()
+    }
+    fn on_connection(&self, connection: Connection) -> FfiFuture<ConnectionEnd> {
+        assert!(!self.served.swap(true, Ordering::SeqCst), "on purpose");
+        let Connection { io, state, .. } = connection;
+        async move { ConnectionEnd::HandOver { io, state } }.into_ffi()
+    }
+    fn save(&self) -> Result<Option<Value>, NodeError> {
+        Ok(None)
+    }
+    fn on_connection_lost(&self, session: &str) {
+        self.lost.lock().unwrap().push(session.to_owned());
+    }
+}
+
+#[test]
+fn a_node_is_told_of_a_connection_that_it_could_not_take_over() {
+    let rig =
+        Rig::new(2, Settings::default(), &json!([{"id": "n", "type": "node", "wires": []}]), &|_| never());
+    let cell = rig.cell("n");
+    let (plugin, node) = (Plugin::for_test(), Arc::<HandsOn>::default());
+    let door = Arc::new(NodeHost::new(cell.clone(), plugin.clone()));
+    cell.exchange(Instance::new(AbiNode::new(node.clone()), door, plugin.clone()), false, 1);
+    let stream = rig.in_time(rig.tokio.spawn(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()
+    }));
+    let io = HostIo::new(PluginStream::new(HostStream::tcp(stream.unwrap()), plugin));
+    let open = cell.open_session("somebody", None);
+    let id = cell.serve(&cell.instance().unwrap(), open, io, Value::Null).unwrap();
+    let begin = Instant::now();
+    while cell.sessions.count() > 0 {
+        assert!(begin.elapsed() < LONG, "the session does not end");
+        std::thread::yield_now();
+    }
+    assert_eq!(*node.lost.lock().unwrap(), [id.to_string()]);
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, task::Poll};
 
 use flowbay_abi::{
-    FfiFuture, Msg, Str, Value,
+    FfiFuture, Metric, MetricKind, Msg, Str, Value,
     host::{
         ContextScope, HostApi, HostFuture, HostFutureApi, HostNode, HostReply, LogLevel, PortMsg, Queued,
     },
@@ -83,4 +83,10 @@ impl HostApi for LoneHost {
         Ok(())
     }
     fn answer_upgrade(&self, _ticket: u64, _answer: Value) {}
+    fn session_broadcast_except(&self, _value: Value, _except: &[&str]) -> u64 {
+        0
+    }
+    fn metric(&self, _kind: MetricKind, _name: &str, _help: &str) -> Metric {
+        Metric::new()
+    }
 }

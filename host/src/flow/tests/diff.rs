@@ -121,7 +121,45 @@ fn credentials_in_a_deploy_restart_the_node_each_time() {
     let new = set(base(), "n2", json!({"credentials": {"user": "u"}}));
     check(&base(), &new, "~n2");
     check(&new, &new, "~n2");
-    check(&new, &base(), "");
+    check(&new, &base(), "~n2");
+}
+
+/// A graph of `flow` with `stored` beside it.
+fn beside(flow: &[Value], stored: Value) -> FlowGraph {
+    let Value::Object(stored) = stored else { panic!("not an object: {stored}") };
+    let file = file(&json!(flow)).with_stored_credentials(stored);
+    FlowGraph::build(&file, Arc::new(process_env), &roles).0
+}
+
+#[test]
+fn a_change_of_stored_credentials_restarts_what_they_are_for_and_what_refers_to_it() {
+    let mut flow = configs();
+    let group = json!({"id": "g", "type": "group", "z": "t2", "nodes": ["m1"]});
+    flow.push(with(group, json!({"env": [{"name": "K", "type": "cred"}]})));
+    let flow = set(flow, "m1", json!({"g": "g"}));
+    let old = json!({"n2": {"user": "u"}, "a": {"key": "1"}, "gone": {"x": "y"}, "g": {"K": "1"}, "t2": {"K": "1"}});
+    for (new, expected) in [
+        (json!({}), ""),
+        (json!({"gone": {"x": "z"}}), ""),
+        (json!({"n2": {"user": "v"}}), "~n2"),
+        (json!({"n2": {}}), "~n2"),
+        (json!({"n3": {"user": "v"}}), "~n3"),
+        (json!({"a": {"key": "2"}}), "~a ~b ~c ~n1"),
+        (json!({"g": {"K": "2"}}), "~m1"),
+        (json!({"t2": {"K": "2"}}), "~m1 ~m2"),
+    ] {
+        let new = with(old.clone(), new);
+        let diff = GraphDiff::between(&beside(&flow, old.clone()), &beside(&flow, new.clone()));
+        assert_eq!(summary(&diff), expected, "{new}");
+    }
+}
+
+#[test]
+fn what_entries_of_a_file_on_disk_carry_restarts_them_when_it_differs() {
+    let with = |user: &str| beside(&set(base(), "n2", json!({"credentials": {"user": user}})), json!({}));
+    assert_eq!(summary(&GraphDiff::between(&with("u"), &with("u"))), "");
+    assert_eq!(summary(&GraphDiff::between(&with("u"), &with("v"))), "~n2");
+    assert_eq!(summary(&GraphDiff::between(&with("u"), &beside(&base(), json!({"n2": {"user": "u"}})))), "");
 }
 
 /// n1 uses config c, which uses config b, which uses a; n2 uses nothing.

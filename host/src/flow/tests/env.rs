@@ -265,6 +265,20 @@ fn a_variable_of_type_cred_has_the_value_that_came_as_credentials() {
 }
 
 #[test]
+fn credentials_of_global_config_are_where_node_red_has_them() {
+    let flow = json!([
+        config(
+            "gc",
+            "global-config",
+            json!({"env": [var("KEY", "cred", json!(""))],
+            "credentials": {"map": {"KEY": "sesame"}}})
+        ),
+        config("c", "server", json!({"v": "${KEY}"})),
+    ]);
+    assert_eq!(graph(&flow).node("c").unwrap().config["v"], json!("sesame"));
+}
+
+#[test]
 fn a_disabled_global_config_defines_nothing() {
     let flow = json!([
         config("gc", "global-config", json!({"d": true, "env": [var("A", "str", json!("global"))]})),
