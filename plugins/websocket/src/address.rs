@@ -99,14 +99,22 @@ impl Address {
         let default_port = if self.tls { 443 } else { 80 };
         if self.port == default_port { host } else { format!("{host}:{}", self.port) }
     }
+
+    /// The URL without user and password, for messages.
+    pub fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme(), self.host_header(), self.target)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls { "wss" } else { "ws" }
+    }
 }
 
 /// For the log: without user, password and query, which may hold secrets.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "wss" } else { "ws" };
         let path = self.target.split('?').next().unwrap_or_default();
-        write!(f, "{scheme}://{}{path}", self.host_header())
+        write!(f, "{}://{}{path}", self.scheme(), self.host_header())
     }
 }
 
@@ -234,6 +242,8 @@ mod tests {
     #[test]
     fn the_log_shows_no_secrets() {
         assert_eq!(Address::parse("wss://u:p@h:1/x?token=t").unwrap().to_string(), "wss://h:1/x");
+        let url = Address::parse("wss://u:p@h:1/x?token=t#f").unwrap().url();
+        assert_eq!(url, "wss://h:1/x?token=t", "messages show the query, which is the flow's own");
         assert_eq!(Address::parse("ws://u:p@h:x").unwrap_err().to_string(), "Invalid URL: ws://***@h:x");
     }
 }

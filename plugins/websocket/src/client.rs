@@ -1,6 +1,6 @@
 //! `websocket-client`, and what an endpoint does that connects.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use flowbay_sdk::{
     Blob, Connection, ConnectionEnd, Ctx, DialOptions, Error, HostStream, Msg, Node, Object, Role,
@@ -15,13 +15,6 @@ use crate::{
     headers,
     settings::Settings,
 };
-
-/// Time between the end of a connection, or of an attempt, and the next attempt; Node-RED's.
-pub const RECONNECT_MS: u64 = 3_000;
-/// How long a connection whose last user has left is kept: a redeploy may bring new ones.
-pub const UNUSED_MS: u64 = 5_000;
-/// How long a server may take for TCP and TLS, and then again for the WebSocket handshake.
-const CONNECT_MS: u64 = 10_000;
 
 /// The configuration node. With a path that is no URL it is a listener.
 pub struct WebSocketClient(Arc<Endpoint>);
@@ -43,7 +36,7 @@ impl Node for WebSocketClient {
     type Config = Settings;
 
     fn new(settings: Settings, ctx: &Ctx) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Endpoint::new(settings, ctx))))
+        Ok(Self(Arc::new(Endpoint::new(settings, ctx)?)))
     }
 
     async fn run(&self, _ctx: &Ctx) -> Result<(), Error> {
@@ -73,35 +66,43 @@ impl Node for WebSocketClient {
     }
 }
 
-/// Opens a connection: the stream with its handshake done, and the state that its session begins with.
+/// Opens a connection: the stream with its handshake done, and the state that its session begins with. TCP, TLS and a
+/// proxy may take `time`, and again the handshake.
 ///
 /// # Errors
 /// The server cannot be reached, does not answer in time, or does not agree.
 pub async fn connect(
     address: &Address,
     settings: &Settings,
+    time: Duration,
     ctx: &Ctx,
-) -> Result<(HostStream, Value), Error> {
+) -> Result<(HostStream, Object), Error> {
     let dial = DialOptions {
         host: address.host.clone(),
         port: address.port,
         tls: address.tls,
-        timeout_ms: Some(CONNECT_MS),
+        timeout_ms: u64::try_from(time.as_millis()).ok(),
+        tls_config: (!settings.tls.is_empty()).then(|| settings.tls.clone()),
+        proxy: true,
+        ..DialOptions::default()
     };
     let stream = ctx.dial(dial).await?;
     let protocols = settings.protocols();
     let headers = headers::resolve(&settings.headers, |name| ctx.env(name));
     let request = Request { address, protocols: &protocols, headers: &headers };
+    // One that a peer keeps alive byte by byte is given up too.
     let opening = pin!(handshake::open(stream, &request));
-    let opened = match select(opening, pin!(ctx.sleep_ms(CONNECT_MS))).await {
+    let Opened { stream, protocol, input } = match select(opening, pin!(ctx.sleep(time))).await {
         Either::Left((opened, _)) => opened?,
-        Either::Right(_) => return Err(Error::new("the server did not answer the handshake in time")),
+        Either::Right(_) => {
+            return Err(Error::new(format!("the server did not answer the handshake within {time:?}")));
+        }
     };
-    let Opened { stream, protocol, input } = opened;
     let state = Object::from([
         ("role", Value::from("client")),
+        ("url", Value::from(address.url())),
         ("protocol", Value::from(protocol)),
         ("input", Value::from(Blob::from(input))),
     ]);
-    Ok((stream, Value::Object(state)))
+    Ok((stream, state))
 }

@@ -7,23 +7,29 @@
 //! together again when there is something to do.
 
 mod codec;
+mod ending;
+mod limits;
 mod pace;
 mod state;
+mod vigil;
 
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use flowbay_sdk::{Blob, Object, Received, Str, Value, frames::Parts};
+use flowbay_sdk::{
+    Blob, Object, Received, Str, Value,
+    frames::{Fault, Parts},
+};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     Error as SocketError, Message,
-    error::{CapacityError, ProtocolError},
+    error::ProtocolError,
     protocol::{
         CloseFrame, Role,
         frame::{
@@ -36,12 +42,12 @@ use tokio_tungstenite::tungstenite::{
 use crate::payload::Data;
 
 use codec::{Codec, Socket};
+pub use ending::{Ending, Traffic};
+pub use limits::Limits;
 use pace::{Advice, Pace};
 pub use state::{Beat, State};
+use vigil::{Heartbeat, Silence};
 
-/// The largest message, and the largest frame, that a peer may send. Node-RED allows 100 MiB, which a few peers can
-/// turn into all of a small machine's memory; 16 MiB is far beyond what flows exchange.
-pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Messages read in one turn, so that a peer that never stops sending does not keep others from their turn.
 const READS_PER_TURN: usize = 64;
 /// Batches taken from the session's queue in one turn.
@@ -59,6 +65,10 @@ const FIRST_READ_BYTES: usize = 2 << 10;
 const CLOSE_MS: u64 = 5_000;
 /// How long a peer that broke the protocol is listened to, so that it gets to read the reason.
 const LINGER_MS: u64 = 2_000;
+/// Bytes of the reason in a close frame, with the code 125.
+const MAX_REASON_BYTES: usize = 123;
+/// The reason in the close frame of a connection that was idle for too long.
+pub const IDLE: &str = "idle";
 
 /// A timer of the host's.
 pub type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -77,6 +87,12 @@ pub trait Surroundings {
     fn deliver(&self, data: Data<'_>);
     /// The connection failed; its end follows.
     fn failed(&self, reason: &str);
+    /// The peer broke the protocol; what follows is the failure, or the end.
+    fn broke_protocol(&self) {}
+    /// What went through since this was told last; at most once a turn, and not when there was nothing.
+    fn passed(&self, _traffic: &Traffic) {}
+    /// How it ended: once, and not when it moves or is dropped.
+    fn ended(&self, _ending: &Ending) {}
     /// With which [`close_request`] to end when the session is closed by the host.
     fn on_cut(&self) -> Value;
     /// A timer.
@@ -93,13 +109,15 @@ pub fn close_request(code: Option<u16>, reason: &str) -> Value {
 
 fn close_frame(request: &Value) -> Option<CloseFrame> {
     let code = u16::try_from(request["close"].as_i64()?).ok()?;
-    let reason = Utf8Bytes::from(request["reason"].as_str().unwrap_or_default());
-    Some(CloseFrame { code: CloseCode::from(code), reason })
+    let reason = request["reason"].as_str().unwrap_or_default();
+    // A longer one would not be a close frame.
+    let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
+    Some(CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(reason) })
 }
 
 /// One connection, from its handshake or an earlier generation to its end or a later generation.
-pub struct Live<S, E> {
-    codec: Codec<S>,
+pub struct Live<'a, S, E> {
+    codec: Codec<'a, S>,
     surroundings: E,
     stage: Stage,
     /// Taken from the queue and not yet given to the socket, the next one last.
@@ -112,19 +130,21 @@ pub struct Live<S, E> {
     read_while_blocked: u32,
     /// The last turn did not read all there was, because the flow or the peer does not keep up.
     paused: bool,
+    /// The peer was heard in this turn, or could not be.
+    heard: bool,
     heartbeat: Option<Box<Heartbeat>>,
+    silence: Option<Box<Silence>>,
     pace: Pace,
+    /// Not yet told.
+    traffic: Traffic,
     /// When the connection ends in any case; only set once it is ending.
     deadline: Option<Timer>,
-}
-
-/// What is left of a connection that was wanted back.
-#[derive(Debug)]
-pub struct Moved<S> {
-    /// Its stream, unread input and unsent output.
-    pub parts: Parts<S>,
-    /// How far its heartbeat is, when it has one.
-    pub beat: Option<Beat>,
+    /// Why it is ending.
+    ending: Option<Box<Ending>>,
+    /// What the peer did wrong behind messages whose answers are to be sent first: the end of the next turn.
+    doom: Option<Box<Leave>>,
+    /// Kept for those who come later, see [`State::origin`].
+    origin: Box<str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,11 +176,13 @@ enum Leave {
     /// We end it.
     Close(Option<CloseFrame>),
     /// The peer ends it.
-    PeerCloses,
+    PeerCloses(Option<CloseFrame>),
     /// The peer is gone.
     Gone,
     /// It failed.
     Failed(SocketError),
+    /// What the peer sends would only become worse.
+    Refused(Fault),
     /// The peer does not answer pings.
     Dead,
 }
@@ -168,49 +190,31 @@ enum Leave {
 impl From<SocketError> for Leave {
     fn from(error: SocketError) -> Self {
         match error {
+            SocketError::Io(error) => Fault::of(&error).map_or(Self::Gone, Self::Refused),
+            // As in Node-RED, a peer that leaves without a close frame is not an error.
             SocketError::ConnectionClosed
             | SocketError::AlreadyClosed
-            // As in Node-RED, a peer that leaves without a close frame is not an error.
-            | SocketError::Io(_)
             | SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Gone,
             error => Self::Failed(error),
         }
     }
 }
 
-struct Heartbeat {
-    interval_ms: u64,
-    timer: Timer,
-    due: Instant,
-    /// Nothing was heard of the peer since the last ping.
-    silent: bool,
-}
-
-impl<S, E> Live<S, E>
+impl<'a, S, E> Live<'a, S, E>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Surroundings + Unpin,
 {
-    /// A connection whose opening handshake is done, or one that an earlier generation gave away. `heartbeat_ms` is
-    /// how often the peer is asked whether it is there, and `beat` how far that was.
-    pub fn new(
-        parts: Parts<S>,
-        role: Role,
-        heartbeat_ms: Option<u64>,
-        beat: Option<Beat>,
-        surroundings: E,
-    ) -> Box<Self> {
+    /// A connection whose opening handshake is done, or one that an earlier generation gave away; `state` is what
+    /// that or the handshake left.
+    pub fn new(stream: S, state: State, role: Role, limits: &'a Limits, surroundings: E) -> Box<Self> {
+        let State { moved: _, input, joined, output, beat, quiet_ms, origin } = state;
         // What is there to be read or sent wakes the codec; without it, the connection begins at rest.
-        let unflushed = !parts.input.is_empty() || !parts.output.is_empty();
-        let heartbeat = heartbeat_ms.map(|interval_ms| {
-            let due_ms = beat.map_or(interval_ms, |beat| beat.due_ms.min(interval_ms));
-            let silent = beat.is_some_and(|beat| beat.silent);
-            let timer = surroundings.timer(due_ms);
-            let due = surroundings.now() + Duration::from_millis(due_ms);
-            Box::new(Heartbeat { interval_ms, timer, due, silent })
-        });
+        let unflushed = !input.is_empty() || !output.is_empty();
+        let heartbeat = limits.heartbeat_ms.map(|ms| Box::new(Heartbeat::new(ms, beat, &surroundings)));
+        let silence = limits.idle_ms.map(|ms| Box::new(Silence::new(ms, quiet_ms, &surroundings)));
         Box::new(Self {
-            codec: Codec::new(parts, role),
+            codec: Codec::new(Parts { stream, input, output, joined }, role, limits),
             surroundings,
             stage: Stage::Open,
             batch: Vec::new(),
@@ -218,26 +222,43 @@ where
             blocked: false,
             read_while_blocked: 0,
             paused: false,
+            heard: false,
             heartbeat,
+            silence,
             pace: Pace::default(),
+            traffic: Traffic::default(),
             deadline: None,
+            ending: None,
+            doom: None,
+            origin,
         })
     }
 
-    /// Serves the connection to its end, or until it is wanted back: then what the next generation needs is returned.
-    pub async fn serve(mut self: Box<Self>) -> Option<Moved<S>> {
+    /// Serves the connection to its end, or until it is wanted back: then the stream and what the next generation
+    /// needs are returned.
+    pub async fn serve(mut self: Box<Self>) -> Option<(S, State)> {
         let moves = std::future::poll_fn(|cx| self.poll_serve(cx)).await;
-        let Self { codec, heartbeat, surroundings, .. } = *self;
-        let parts = codec.into_parts().filter(|_| moves)?;
-        let beat = heartbeat.map(|heartbeat| {
-            let due = heartbeat.due.saturating_duration_since(surroundings.now());
-            Beat { due_ms: u64::try_from(due.as_millis()).unwrap_or(u64::MAX), silent: heartbeat.silent }
-        });
-        Some(Moved { parts, beat })
+        let Self { codec, heartbeat, silence, surroundings, ending, origin, .. } = *self;
+        let parts = codec.into_parts().filter(|_| moves);
+        let Some(Parts { stream, input, output, joined }) = parts else {
+            surroundings.ended(&ending.unwrap_or_default());
+            return None;
+        };
+        let beat = heartbeat.map(|heartbeat| heartbeat.save(&surroundings));
+        let quiet_ms = silence.map(|silence| silence.save(&surroundings));
+        Some((stream, State { moved: true, input, joined, output, beat, quiet_ms, origin }))
     }
 
     /// Whether it moves, when it is done.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let polled = self.poll_stages(cx);
+        if let Some(traffic) = self.traffic.take() {
+            self.surroundings.passed(&traffic);
+        }
+        polled
+    }
+
+    fn poll_stages(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -289,11 +310,22 @@ where
 
     /// One turn; what follows when it was the last one.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Some(leave) = self.doom.take() {
+            // Nothing that could come of this is worse.
+            let _ = self.send(cx);
+            return Poll::Ready(self.leave(*leave, cx));
+        }
         match self.turn(cx) {
             Ok(more) => {
                 if more {
                     cx.waker().wake_by_ref();
                 }
+                Poll::Pending
+            }
+            // The flow gets the messages of this turn when it is over, and what it makes of them comes with the next.
+            Err(leave @ (Leave::Failed(_) | Leave::Refused(_))) if self.traffic.messages_received > 0 => {
+                self.doom = Some(Box::new(leave));
+                cx.waker().wake_by_ref();
                 Poll::Pending
             }
             Err(leave) => Poll::Ready(self.leave(leave, cx)),
@@ -302,12 +334,17 @@ where
 
     /// Does what can be done now; whether there is more to do already.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, Leave> {
-        self.beat(cx)?;
+        self.keep_watch(cx)?;
         let more_to_send = self.send(cx)?;
         self.flush(cx)?;
         let more_to_read = self.receive(cx)?;
         // Pongs; what the flow makes of the messages comes with the next turn.
         self.flush(cx)?;
+        if std::mem::take(&mut self.heard)
+            && let Some(silence) = &mut self.silence
+        {
+            silence.end(&self.surroundings);
+        }
         // What the socket had no room for a moment ago, when it has now.
         let room_again = !self.blocked && !self.batch.is_empty();
         Ok(self.keep_pace(cx)? || more_to_send || more_to_read || room_again)
@@ -354,8 +391,14 @@ where
     /// Gives the next value of the batch to the socket.
     fn send_one(&mut self) -> Result<(), Leave> {
         match self.batch.pop() {
-            Some(Value::Str(text)) => self.write(Message::Frame(text_frame(text)))?,
-            Some(Value::Bytes(bytes)) => self.write(Message::Frame(binary_frame(bytes)))?,
+            Some(Value::Str(text)) => {
+                self.traffic.send(text.len());
+                self.write(Message::Frame(text_frame(text)))?;
+            }
+            Some(Value::Bytes(bytes)) => {
+                self.traffic.send(bytes.len());
+                self.write(Message::Frame(binary_frame(bytes)))?;
+            }
             Some(request @ Value::Object(_)) => return Err(Leave::Close(close_frame(&request))),
             _ => {}
         }
@@ -440,47 +483,65 @@ where
     /// Takes what the socket read.
     fn accept(&mut self, message: Message) -> Result<(), Leave> {
         self.pace.be_active();
+        self.heard = true;
         match message {
-            Message::Text(text) => self.surroundings.deliver(Data::Text(&text)),
-            Message::Binary(bytes) => self.surroundings.deliver(Data::Binary(&bytes)),
             Message::Ping(_) => {
                 // tungstenite has the pong ready, to go out with the next flush.
                 self.unflushed = true;
-                self.heard();
+                self.answered();
             }
-            Message::Pong(_) => self.heard(),
-            Message::Close(_) => return Err(Leave::PeerCloses),
-            Message::Frame(_) => {}
+            Message::Pong(_) => self.answered(),
+            Message::Close(frame) => return Err(Leave::PeerCloses(frame)),
+            data => self.deliver(&data),
         }
         Ok(())
+    }
+
+    /// Gives a message to the flow.
+    fn deliver(&mut self, message: &Message) {
+        let data = match message {
+            Message::Text(text) => Data::Text(text),
+            Message::Binary(bytes) => Data::Binary(bytes),
+            _ => return,
+        };
+        self.traffic.receive(message.len());
+        self.surroundings.deliver(data);
     }
 
     /// Nobody listens to the peer for a moment; it cannot be told to be silent.
     fn pause(&mut self) {
         self.paused = true;
-        self.heard();
+        self.heard = true;
+        self.answered();
     }
 
-    /// The peer is alive.
-    fn heard(&mut self) {
+    /// The peer is alive, and needs not be asked.
+    fn answered(&mut self) {
         if let Some(heartbeat) = &mut self.heartbeat {
-            heartbeat.silent = false;
+            heartbeat.answered();
         }
     }
 
-    /// Sends a ping when it is time, unless the one before was not answered.
-    fn beat(&mut self, cx: &mut Context<'_>) -> Result<(), Leave> {
-        let Some(heartbeat) = &mut self.heartbeat else { return Ok(()) };
-        if heartbeat.timer.as_mut().poll(cx).is_pending() {
-            return Ok(());
+    /// Sends a ping when it is time, unless the one before was not answered. Ends what has been idle for too long.
+    fn keep_watch(&mut self, cx: &mut Context<'_>) -> Result<(), Leave> {
+        if let Some(heartbeat) = &mut self.heartbeat
+            && heartbeat.poll_due(cx, &self.surroundings).is_ready()
+        {
+            if heartbeat.ask() {
+                return Err(Leave::Dead);
+            }
+            self.write(Message::Ping(Bytes::new()))?;
         }
-        if std::mem::replace(&mut heartbeat.silent, true) {
-            return Err(Leave::Dead);
+        if let Some(silence) = &mut self.silence {
+            if self.paused {
+                silence.end(&self.surroundings);
+            }
+            if silence.poll_too_long(cx, &self.surroundings).is_pending() {
+                return Ok(());
+            }
+            let frame = CloseFrame { code: CloseCode::Away, reason: Utf8Bytes::from_static(IDLE) };
+            return Err(Leave::Close(Some(frame)));
         }
-        heartbeat.timer = self.surroundings.timer(heartbeat.interval_ms);
-        heartbeat.due = self.surroundings.now() + Duration::from_millis(heartbeat.interval_ms);
-        let _ = heartbeat.timer.as_mut().poll(cx);
-        self.write(Message::Ping(Bytes::new()))?;
         Ok(())
     }
 
@@ -550,50 +611,70 @@ where
             self.accept(message.ok_or(Leave::Gone)??)?;
         }
         self.flush(cx)?;
-        if self.codec.stream().is_movable() {
-            Ok(())
-        } else {
-            // A message that it would only refuse when there is all of it.
-            let too_long =
-                CapacityError::MessageTooLong { size: MAX_MESSAGE_BYTES + 1, max_size: MAX_MESSAGE_BYTES };
-            Err(Leave::Failed(SocketError::Capacity(too_long)))
-        }
+        // What the codec would have heard with its next read.
+        self.codec.stream().fault().map_or(Ok(()), |fault| Err(Leave::Refused(fault)))
     }
 
     /// The first step of the end.
     fn leave(&mut self, leave: Leave, cx: &mut Context<'_>) -> Next {
-        let closing = |written: Result<(), SocketError>, stage| {
-            if written.is_ok() { Next::Enter(stage) } else { Next::End }
-        };
         match leave {
             Leave::HandOver => match self.rest(cx) {
                 Ok(()) => Next::Move,
                 Err(leave) => self.leave(leave, cx),
             },
             Leave::Close(frame) => {
-                closing(self.write(Message::Close(frame)), Stage::Closing { by_peer: false })
+                self.ending.get_or_insert_with(|| Box::new(Ending::from_frame(frame.as_ref())));
+                self.begin_end(frame, Stage::Closing { by_peer: false })
             }
-            Leave::PeerCloses => {
+            Leave::PeerCloses(frame) => {
+                if Ending::is_violation(frame.as_ref()) {
+                    self.surroundings.broke_protocol();
+                }
+                self.ending.get_or_insert_with(|| Box::new(Ending::from_frame(frame.as_ref())));
                 // tungstenite has the answer ready.
                 self.unflushed = true;
                 Next::Enter(Stage::Closing { by_peer: true })
             }
             Leave::Gone => Next::End,
             Leave::Dead => {
-                self.surroundings.failed("no answer to a ping");
+                const REASON: &str = "no answer to a ping";
+                self.surroundings.failed(REASON);
+                self.ending = Some(Box::new(Ending { reason: REASON.into(), ..Ending::default() }));
                 Next::End
             }
             Leave::Failed(error) => {
-                self.surroundings.failed(&error.to_string());
                 let code = match error {
                     SocketError::Protocol(_) => CloseCode::Protocol,
                     SocketError::Utf8(_) => CloseCode::Invalid,
                     SocketError::Capacity(_) => CloseCode::Size,
                     _ => CloseCode::Error,
                 };
-                let frame = CloseFrame { code, reason: Utf8Bytes::default() };
-                closing(self.write(Message::Close(Some(frame))), Stage::Failing)
+                self.fail(code, Utf8Bytes::default(), &error.to_string())
             }
+            Leave::Refused(fault) => {
+                let reason = match fault {
+                    // Its code says little.
+                    Fault::TooManyFragments => Utf8Bytes::from(fault.to_string()),
+                    _ => Utf8Bytes::default(),
+                };
+                self.fail(CloseCode::from(fault.close_code()), reason, &fault.to_string())
+            }
+        }
+    }
+
+    /// Ends it because of what the peer sent.
+    fn fail(&mut self, code: CloseCode, reason: Utf8Bytes, what: &str) -> Next {
+        self.surroundings.broke_protocol();
+        self.surroundings.failed(what);
+        self.ending = Some(Box::new(Ending { code: code.into(), reason: what.into() }));
+        self.begin_end(Some(CloseFrame { code, reason }), Stage::Failing)
+    }
+
+    /// Sends a close frame.
+    fn begin_end(&mut self, frame: Option<CloseFrame>, stage: Stage) -> Next {
+        match self.write(Message::Close(frame)) {
+            Ok(()) => Next::Enter(stage),
+            Err(_) => Next::End,
         }
     }
 
@@ -612,13 +693,11 @@ where
                 return Poll::Pending;
             }
             match ready!(self.socket().poll_next(cx)) {
-                Some(Ok(Message::Text(text))) => self.surroundings.deliver(Data::Text(&text)),
-                Some(Ok(Message::Binary(bytes))) => self.surroundings.deliver(Data::Binary(&bytes)),
                 Some(Ok(Message::Close(_))) => {
                     self.unflushed = true;
                     return Poll::Ready(Next::Enter(Stage::Closing { by_peer: true }));
                 }
-                Some(Ok(_)) => {}
+                Some(Ok(message)) => self.deliver(&message),
                 Some(Err(_)) => return Poll::Ready(Next::End),
                 None => return Poll::Ready(Next::Enter(Stage::Shutdown { linger: false })),
             }

@@ -10,39 +10,37 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use flowbay_sdk::{
-    Connection, ConnectionEnd, Ctx, Error, LogLevel, Msg, Object, Received, Session, Status, Str,
-    UpgradeAnswer, UpgradeRequest, Value, frames::Parts, message::MSGID,
+    Connection, ConnectionEnd, Ctx, Error, LogLevel, Msg, Object, Queued, Received, Seldom, Session, Status,
+    Str, UpgradeAnswer, UpgradeRequest, Value,
 };
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::{
-    address::{Address, InvalidUrl},
-    client::{self, RECONNECT_MS, UNUSED_MS},
-    connection::{Live, Moved, State, Surroundings, Timer, close_request},
-    listener,
-    payload::{self, Data, Mode},
+    address::Address,
+    backlog::Backlog,
+    connection::{Ending, IDLE, Limits, Live, State, Surroundings, Timer, Traffic, close_request},
+    control::Action,
+    link::Client,
+    listener::Listener,
+    metrics::Metrics,
+    payload::{self, Data, Mode, Target},
+    session,
     settings::Settings,
     users::Users,
 };
 
-/// How long a stopping listener waits for its clients to answer its close frames.
-const LISTENER_CLOSE_MS: u64 = 1_500;
-/// How long a stopping client waits for the server to answer its close frame; Node-RED's.
-const CLIENT_CLOSE_MS: u64 = 1_000;
 /// Version of the state that an endpoint saves. A later one adds properties and keeps the meaning of these.
 const STATE_VERSION: i64 = 1;
-/// In a message of an endpoint to its successor: the session whose connection has ended.
-const LEFT: &str = "left";
-/// Close code of a listener that stops: "going away".
-const GOING_AWAY: u16 = 1001;
 /// Close code for a peer whose queue overflowed because it did not read: "policy violation".
 const TOO_SLOW: u16 = 1008;
+/// Close code for a peer that came when all places were taken: "try again later".
+const TRY_LATER: u16 = 1013;
 
 /// A `websocket-listener` or `websocket-client`. Both types can play both roles; the path decides.
 ///
@@ -53,63 +51,55 @@ pub struct Endpoint {
     ctx: Ctx,
     settings: Settings,
     mode: Mode,
+    limits: Limits,
     role: EndpointRole,
     users: Users,
+    metrics: Metrics,
+    /// Lines about connections that are ended because of what their peers do.
+    cuts: Seldom,
     /// The sessions of all open connections, also of those that the generation before still serves. The lock is held
     /// while their number is published, so that statuses come in order.
     open: Mutex<HashSet<Str>>,
     /// The last connection has ended.
     all_gone: Notify,
-    /// How far a client is.
-    link: Mutex<Link>,
-    /// A client's connection has ended.
-    ended: Notify,
     /// The node is being closed.
     stopping: AtomicBool,
     /// There may be a successor.
     saved: AtomicBool,
 }
 
-/// How far a client is with its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    /// There is none, and none is on its way.
-    Down,
-    /// One is being opened.
-    Opening,
-    /// There is one.
-    Up,
-    /// The next one is to be opened at that time.
-    Waiting(Instant),
-}
-
+/// What an endpoint does with what both roles have.
 enum EndpointRole {
-    Listener,
-    Client(Result<Address, InvalidUrl>),
+    Listener(Listener),
+    Client(Box<Client>),
 }
 
 impl Endpoint {
     /// The endpoint of the configuration node whose context this is.
-    pub fn new(settings: Settings, ctx: &Ctx) -> Self {
-        let role = if Address::is_url(&settings.path) {
-            EndpointRole::Client(Address::parse(&settings.path))
-        } else {
-            EndpointRole::Listener
-        };
+    ///
+    /// # Errors
+    /// A property has a value that makes no sense; the text names it.
+    pub fn new(settings: Settings, ctx: &Ctx) -> Result<Self, Error> {
         let saved = ctx.restored().unwrap_or(&Value::Null);
-        Self {
+        let (role, usual) = if Address::is_url(&settings.path) {
+            (EndpointRole::Client(Box::new(Client::new(&settings, &saved["link"], ctx)?)), Limits::CLIENT)
+        } else {
+            (EndpointRole::Listener(Listener::new(&settings, &ctx.credentials())?), Limits::LISTENER)
+        };
+        Ok(Self {
             ctx: ctx.clone(),
             mode: settings.mode(),
+            limits: settings.limits(usual)?,
             settings,
             role,
             users: Users::default(),
+            metrics: Metrics::new(ctx),
+            cuts: Seldom::default(),
             open: Mutex::new(saved_sessions(saved)),
             all_gone: Notify::new(),
-            link: Mutex::new(Link::restore(&saved["link"])),
-            ended: Notify::new(),
             stopping: AtomicBool::new(false),
             saved: AtomicBool::new(false),
-        }
+        })
     }
 
     /// What a successor has to know. It, or this one if there is none after all, is told what happens from now on.
@@ -119,7 +109,10 @@ impl Endpoint {
         let open = self.open();
         self.saved.store(true, Ordering::SeqCst);
         let sessions: Vec<Value> = open.iter().map(Value::from).collect();
-        let link = self.link().save();
+        let link = match &self.role {
+            EndpointRole::Listener(_) => Value::Null,
+            EndpointRole::Client(client) => client.save(),
+        };
         drop(open);
         Value::Object(Object::from([
             ("v", Value::from(STATE_VERSION)),
@@ -134,9 +127,29 @@ impl Endpoint {
     /// It is a client whose URL is not valid.
     pub fn check(&self) -> Result<(), Error> {
         match &self.role {
-            EndpointRole::Client(Err(invalid)) => Err(Error::new(invalid.to_string())),
-            _ => Ok(()),
+            EndpointRole::Listener(_) => Ok(()),
+            EndpointRole::Client(client) => client.check(),
         }
+    }
+
+    /// The context of its node.
+    pub fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
+    /// Its properties.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.open().len()
     }
 
     /// The nodes that use it.
@@ -144,7 +157,8 @@ impl Endpoint {
         &self.users
     }
 
-    fn is_stopping(&self) -> bool {
+    /// Whether the node is being closed.
+    pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
@@ -152,51 +166,84 @@ impl Endpoint {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn link(&self) -> Link {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_link(&self, link: Link) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
-    }
-
     // ---- Sending ----
 
-    /// Sends a message: a listener to the client that the message names or to all, a client to its server unless
-    /// it came from there. (That keeps a client that is wired to itself from echoing for ever. Node-RED drops what
-    /// came from any other WebSocket too.) Never waits; for whom there is no connection, there is nothing to do.
+    /// Sends a message: a listener to the clients that the message is for, a client to its server unless it came from
+    /// there. Never waits.
     ///
     /// # Errors
-    /// The message cannot be written as JSON.
+    /// The message cannot be written as JSON, or the client has no connection.
     pub fn send(&self, msg: &Msg) -> Result<(), Error> {
         let Some(frame) = payload::to_frame(msg, self.mode)? else { return Ok(()) };
-        if matches!(self.role, EndpointRole::Listener) {
-            match payload::reply_session(msg) {
-                Some(Value::Str(id)) => {
-                    self.ctx.session_send(id, frame);
-                }
-                // Named, but not one that exists.
-                Some(_) => {}
-                None => {
-                    self.ctx.session_broadcast(frame);
+        match &self.role {
+            EndpointRole::Listener(_) => {
+                self.queue(msg, frame);
+                Ok(())
+            }
+            EndpointRole::Client(client) => client.send(self, msg, frame),
+        }
+    }
+
+    /// Puts a value into the queues of the sessions that a message is for. It is one value, however many those are. For
+    /// whom there is no session, there is nothing to do but to count.
+    fn queue(&self, msg: &Msg, value: Value) {
+        match payload::target(msg) {
+            Target::All => {
+                self.ctx.session_broadcast(value);
+            }
+            Target::AllBut(ids) => {
+                self.ctx.session_broadcast_except(value, &ids);
+            }
+            Target::These { ids, impossible } => {
+                let is_unknown = |id: &&str| self.ctx.session_send(id, value.clone()) == Queued::NoSession;
+                let undelivered = ids.iter().copied().filter(is_unknown).count() as u64 + impossible;
+                if undelivered > 0 {
+                    self.metrics.undelivered.add(undelivered);
                 }
             }
-        } else if !self.came_from_here(msg)
-            && self.ctx.session_broadcast(frame) == 0
-            && self.link() == Link::Opening
-        {
-            self.ctx.warn(
-                "An error occurred while sending:  Error: WebSocket is not open: readyState 0 (CONNECTING)",
-            );
         }
-        Ok(())
     }
 
     /// Whether the message was received by one of this endpoint's connections.
-    fn came_from_here(&self, msg: &Msg) -> bool {
-        match payload::reply_session(msg) {
-            Some(Value::Str(id)) => self.open().contains(id),
-            _ => false,
+    pub fn came_from_here(&self, msg: &Msg) -> bool {
+        match payload::target(msg) {
+            Target::These { ids, .. } => {
+                let open = self.open();
+                ids.iter().any(|id| open.contains(*id))
+            }
+            Target::All | Target::AllBut(_) => false,
+        }
+    }
+
+    /// Does what a message asks for.
+    ///
+    /// # Errors
+    /// It is nothing that this endpoint can do.
+    pub fn obey(&self, msg: &Msg, action: Action) -> Result<(), Error> {
+        match (&self.role, action) {
+            (_, Action::Close { code, reason }) => {
+                self.queue(msg, close_request(Some(code), &reason));
+                Ok(())
+            }
+            (EndpointRole::Listener(listener), Action::Accept { upgrade, identity, protocol }) => {
+                listener.let_in(self, &upgrade, identity, protocol)
+            }
+            (EndpointRole::Listener(listener), Action::Refuse { upgrade, status, reason }) => {
+                listener.turn_away(self, &upgrade, status, &reason)
+            }
+            (EndpointRole::Client(client), Action::Connect { url }) => client.connect(self, url.as_deref()),
+            (EndpointRole::Client(client), Action::Disconnect { code, reason }) => {
+                client.disconnect(self, code, &reason);
+                Ok(())
+            }
+            (EndpointRole::Listener(_), Action::Connect { .. } | Action::Disconnect { .. }) => {
+                Err(Error::new(
+                    "actions connect and disconnect are for clients: this configuration is a listener",
+                ))
+            }
+            (EndpointRole::Client(_), Action::Accept { .. } | Action::Refuse { .. }) => {
+                Err(Error::new("actions accept and refuse are for listeners: this configuration is a client"))
+            }
         }
     }
 
@@ -208,19 +255,11 @@ impl Endpoint {
     /// Another listener has the path.
     pub async fn run(&self) -> Result<(), Error> {
         match &self.role {
-            EndpointRole::Listener => {
-                self.ctx.register_upgrade(&listener::full_path(&self.settings.path)).map_err(|error| {
-                    self.ctx.log(LogLevel::Debug, error.text());
-                    let path = &self.settings.path;
-                    Error::new(format!("Cannot have two WebSocket listeners on the same path: {path}"))
-                })
-            }
-            EndpointRole::Client(Ok(address)) => {
-                self.keep_connected(address).await;
+            EndpointRole::Listener(listener) => listener.run(self),
+            EndpointRole::Client(client) => {
+                client.run(self).await;
                 Ok(())
             }
-            // Reported by the nodes that use it.
-            EndpointRole::Client(Err(_)) => Ok(()),
         }
     }
 
@@ -228,12 +267,12 @@ impl Endpoint {
     pub async fn close(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         let wait_ms = match &self.role {
-            EndpointRole::Listener => LISTENER_CLOSE_MS,
-            EndpointRole::Client(_) => CLIENT_CLOSE_MS,
+            EndpointRole::Listener(_) => Listener::CLOSE_MS,
+            EndpointRole::Client(client) => {
+                client.stop(self);
+                Client::CLOSE_MS
+            }
         };
-        if self.link() == Link::Opening {
-            self.publish_error(&payload::session_value(&new_id()));
-        }
         self.ctx.session_broadcast(self.farewell());
         let gone = async {
             loop {
@@ -250,210 +289,135 @@ impl Endpoint {
     /// What ends a connection when the node is closed.
     fn farewell(&self) -> Value {
         match &self.role {
-            EndpointRole::Listener => close_request(Some(GOING_AWAY), ""),
-            EndpointRole::Client(_) => close_request(None, ""),
+            EndpointRole::Listener(_) => Listener::farewell(),
+            EndpointRole::Client(_) => Client::farewell(),
         }
     }
 
-    // ---- Listener ----
-
-    /// Decides about an upgrade.
+    /// Decides about an upgrade. Only listeners register paths, so only they are asked.
     pub fn answer(&self, request: &UpgradeRequest) -> UpgradeAnswer {
-        if self.is_stopping() { UpgradeAnswer::refuse(503) } else { listener::accept(request) }
-    }
-
-    // ---- Client ----
-
-    /// Keeps one connection open while some node uses the configuration. It begins where the generation before was:
-    /// with its connection, with the rest of its wait, or anew when it was just opening one.
-    async fn keep_connected(&self, address: &Address) {
-        let mut known_failure = false;
-        loop {
-            match self.link() {
-                Link::Down | Link::Opening => {
-                    while self.users.is_empty() {
-                        self.users.changed().await;
-                    }
-                    if self.is_stopping() {
-                        return;
-                    }
-                    let opened = self.open_link(address).await;
-                    if self.is_stopping() {
-                        return;
-                    }
-                    if let Err(error) = &opened {
-                        let session = payload::session_value(&new_id());
-                        self.publish_error(&session);
-                        self.publish_disconnected(&session);
-                        // Said once, not every three seconds.
-                        let level = if known_failure { LogLevel::Debug } else { LogLevel::Warn };
-                        self.ctx.log(level, format!("could not connect to {address}: {error}"));
-                        self.wait_to_reconnect();
-                    }
-                    known_failure = opened.is_err();
-                }
-                Link::Up => self.until_ended().await,
-                Link::Waiting(until) => {
-                    self.ctx.sleep(until.saturating_duration_since(Instant::now())).await;
-                    self.set_link(Link::Down);
-                }
-            }
+        match &self.role {
+            EndpointRole::Listener(listener) => listener.answer(self, request),
+            EndpointRole::Client(_) => UpgradeAnswer::refuse(503),
         }
     }
 
-    /// Opens a connection, which is served from then on.
-    async fn open_link(&self, address: &Address) -> Result<(), Error> {
-        self.set_link(Link::Opening);
-        let (stream, state) = client::connect(address, &self.settings, &self.ctx).await?;
-        if self.is_stopping() {
-            return Err(Error::new("the node is closed"));
-        }
-        // Before it begins: it may well end before this task goes on.
-        self.set_link(Link::Up);
-        self.ctx.attach(stream, state).map(drop)
-    }
-
-    fn wait_to_reconnect(&self) {
-        self.set_link(Link::Waiting(Instant::now() + Duration::from_millis(RECONNECT_MS)));
-    }
-
-    /// Waits for the end of the connection; ends it when nobody has used it for a while.
-    async fn until_ended(&self) {
-        while self.link() == Link::Up {
-            let ended = pin!(self.ended.notified());
-            if !self.users.is_empty() {
-                select(ended, pin!(self.users.changed())).await;
-                continue;
-            }
-            if let Either::Left(_) = select(ended, pin!(self.ctx.sleep_ms(UNUSED_MS))).await {
-                continue;
-            }
-            if self.users.is_empty() {
-                self.ctx.session_broadcast(self.farewell());
-                while self.link() == Link::Up {
-                    self.ended.notified().await;
-                }
-            }
-        }
+    /// Whether flows decide about its upgrades.
+    pub fn leaves_decisions(&self) -> bool {
+        matches!(&self.role, EndpointRole::Listener(listener) if listener.leaves_decisions())
     }
 
     // ---- Connections ----
 
     /// Serves a connection of either role to its end, or until a later generation goes on with it.
     pub async fn serve(&self, connection: Connection) -> ConnectionEnd {
-        let Connection { stream, session, state } = connection;
-        let State { moved, input, output, beat, origin } = State::from_value(&state);
-        drop(state);
-        let (role, heartbeat_ms) = match self.role {
-            EndpointRole::Listener => (Role::Server, None),
-            EndpointRole::Client(_) => (Role::Client, self.settings.heartbeat_ms()),
+        let Connection { stream, session, state: mut value } = connection;
+        forget_secrets(&mut value);
+        let state = State::from_value(&value);
+        let mut present = Present::enter(self, session, &value, state.moved);
+        drop(value);
+        let role = match self.role {
+            EndpointRole::Listener(_) => Role::Server,
+            EndpointRole::Client(_) => Role::Client,
         };
-        let present = Present::enter(self, session.id().clone(), moved);
         if self.is_stopping() {
             // Opened too late to hear the call that went to all.
-            self.ctx.session_send(session.id(), self.farewell());
+            self.ctx.session_send(present.session.id(), self.farewell());
         }
-        let parts = Parts { stream, input, output };
-        let hosted = Hosted { endpoint: self, session, session_value: &present.session };
-        match Live::new(parts, role, heartbeat_ms, beat, hosted).serve().await {
-            None => ConnectionEnd::Closed,
-            Some(Moved { parts: Parts { stream, input, output }, beat }) => {
-                present.moves_on();
-                let state = State { moved: true, input, output, beat, origin };
-                ConnectionEnd::HandOver { stream, state: state.to_value() }
+        let serving = Live::new(stream, state, role, &self.limits, Hosted(&present)).serve();
+        let end = match &self.role {
+            EndpointRole::Listener(_) => serving.await,
+            EndpointRole::Client(client) => client.serve(self, serving).await,
+        };
+        match end {
+            None => {
+                present.take_back();
+                ConnectionEnd::Closed
+            }
+            Some((stream, state)) => {
+                let mut state = state.to_value();
+                present.moves_on(&mut state);
+                ConnectionEnd::HandOver { stream, state }
             }
         }
     }
 
     /// Another generation of this endpoint says something.
     pub fn on_direct(&self, msg: &Msg) {
-        if let Some(Value::Str(session)) = msg.payload().get(LEFT) {
-            self.forget(self.open(), session);
+        if let Some(left) = Left::from_value(msg.payload()) {
+            self.forget(self.open(), left);
         }
     }
 
     /// A connection of this generation has ended.
-    fn has_left(&self, session: &Str) {
+    fn has_left(&self, left: Left) {
         let open = self.open();
         if !self.saved.load(Ordering::SeqCst) {
-            self.forget(open, session);
+            self.forget(open, left);
             return;
         }
         drop(open);
         // There may be another endpoint in the place of this one, which then has to know. While it is being put there,
         // the message waits in the node's mailbox.
-        let left = Object::from([(LEFT, Value::from(session))]);
-        if !self.ctx.deliver(self.ctx.id(), Msg::with_payload(left)) {
-            self.forget(self.open(), session);
+        if !self.ctx.deliver(self.ctx.id(), Msg::with_payload(left.to_value())) {
+            self.forget(self.open(), left);
         }
     }
 
     /// A connection has ended, of this generation or of the one before.
-    fn forget(&self, mut open: MutexGuard<'_, HashSet<Str>>, session: &Str) {
-        open.remove(session);
-        let value = payload::session_value(session);
-        match (open.len(), &self.role) {
-            (0, _) | (_, EndpointRole::Client(_)) => self.publish_disconnected(&value),
-            (left, EndpointRole::Listener) => self.publish_connected(left, "disconnect", &value),
+    fn forget(&self, mut open: MutexGuard<'_, HashSet<Str>>, left: Left) {
+        let Left { id, session, ending, unsent } = left;
+        open.remove(&id);
+        self.metrics.connections.set(open.len() as i64);
+        // Under the lock: see `save`. Before anybody hears of it: what a flow sends then waits for the next connection.
+        if let EndpointRole::Client(client) = &self.role {
+            client.connection_ended(self, unsent);
         }
+        let status = match (open.len(), &self.role) {
+            (0, _) | (_, EndpointRole::Client(_)) => disconnected(&session),
+            (count, EndpointRole::Listener(_)) => self.connected(count, "disconnect", &session),
+        };
+        let status = status.with("code", i64::from(ending.code)).with("reason", &*ending.reason);
+        self.users.status(&status);
         if open.is_empty() {
             self.all_gone.notify_waiters();
         }
-        if self.link() == Link::Up {
-            self.wait_to_reconnect();
-        }
-        drop(open);
-        self.ended.notify_one();
     }
 
-    fn publish_error(&self, session: &Value) {
-        self.publish("red", "ring", "common.status.error", "error", session);
+    /// Publishes the status of a connection that failed; `session` is its `_session`.
+    pub fn publish_error(&self, session: &Value) {
+        self.users.status(&status("red", "ring", "common.status.error", "error", session));
     }
 
-    fn publish_disconnected(&self, session: &Value) {
-        self.publish("red", "ring", "common.status.disconnected", "disconnect", session);
-    }
-
-    fn publish(&self, fill: &str, shape: &str, text: &str, event: &str, session: &Value) {
-        let status =
-            Status::new().fill(fill).shape(shape).text(text).with("event", event).with("_session", session);
-        self.users.status(&status);
+    /// Publishes the status of an endpoint without connection; `session` is the `_session` of the last one.
+    pub fn publish_disconnected(&self, session: &Value) {
+        let Ending { code, reason } = Ending::default();
+        self.users.status(&disconnected(session).with("code", i64::from(code)).with("reason", &*reason));
     }
 
     /// The status while there are connections: a listener says how many.
-    fn publish_connected(&self, connections: usize, event: &str, session: &Value) {
+    fn connected(&self, connections: usize, event: &str, session: &Value) -> Status {
         let text = match self.role {
-            EndpointRole::Listener => format!("connected {connections}"),
+            EndpointRole::Listener(_) => format!("connected {connections}"),
             EndpointRole::Client(_) => "connected ".to_owned(),
         };
-        self.publish("green", "dot", &text, event, session);
+        status("green", "dot", &text, event, session)
     }
 }
 
-impl Link {
-    fn save(self) -> Value {
-        let (is, retry_ms) = match self {
-            Link::Down => ("down", None),
-            Link::Opening => ("opening", None),
-            Link::Up => ("up", None),
-            Link::Waiting(until) => {
-                let left = until.saturating_duration_since(Instant::now());
-                ("waiting", Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
-            }
-        };
-        Value::Object(Object::from([("is", Value::from(is)), ("retry_ms", Value::from(retry_ms))]))
-    }
+fn status(fill: &str, shape: &str, text: &str, event: &str, session: &Value) -> Status {
+    Status::new().fill(fill).shape(shape).text(text).with("event", event).with("_session", session)
+}
 
-    /// What is not known is begun anew, as is a connection that was on its way.
-    fn restore(saved: &Value) -> Self {
-        match saved["is"].as_str() {
-            Some("up") => Link::Up,
-            Some("waiting") => {
-                let left = saved["retry_ms"].as_i64().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-                Link::Waiting(Instant::now() + Duration::from_millis(left.min(RECONNECT_MS)))
-            }
-            _ => Link::Down,
-        }
+fn disconnected(session: &Value) -> Status {
+    status("red", "ring", "common.status.disconnected", "disconnect", session)
+}
+
+/// Takes the password or token out of a connection's state, which nobody needs any more.
+fn forget_secrets(state: &mut Value) {
+    let request = state.as_object_mut().and_then(|state| state.get_mut("request")?.as_object_mut());
+    if let Some(Value::Object(headers)) = request.and_then(|request| request.get_mut("headers")) {
+        headers.remove("authorization");
     }
 }
 
@@ -462,30 +426,109 @@ fn saved_sessions(saved: &Value) -> HashSet<Str> {
     sessions.filter_map(Value::as_str).map(Str::from).collect()
 }
 
+/// What there is to say of a connection that has ended.
+struct Left {
+    id: Str,
+    /// Its `_session`.
+    session: Value,
+    ending: Ending,
+    /// What a client's connection was to send and did not.
+    unsent: Vec<Value>,
+}
+
+impl Left {
+    /// As an endpoint says it to its successor. A later version adds properties and keeps the meaning of these.
+    fn to_value(&self) -> Value {
+        Value::Object(Object::from([
+            ("left", Value::from(&self.id)),
+            ("session", self.session.clone()),
+            ("code", Value::from(i64::from(self.ending.code))),
+            ("reason", Value::from(&*self.ending.reason)),
+            ("unsent", Value::from(self.unsent.clone())),
+        ]))
+    }
+
+    /// What an endpoint's predecessor said; an older one said only who left.
+    fn from_value(value: &Value) -> Option<Self> {
+        let Value::Str(id) = &value["left"] else { return None };
+        let session = &value["session"];
+        let session = if session.is_null() { session::minimal(id) } else { session.clone() };
+        let code = value["code"].as_i64().and_then(|code| u16::try_from(code).ok());
+        let ending = match code {
+            Some(code) => Ending { code, reason: value["reason"].as_str().unwrap_or_default().into() },
+            None => Ending::default(),
+        };
+        let unsent = value["unsent"].as_array().into_iter().flatten().cloned().collect();
+        Some(Self { id: id.clone(), session, ending, unsent })
+    }
+}
+
 /// A connection's presence: counted and published from its beginning to its end, however it ends.
 struct Present<'a> {
     endpoint: &'a Endpoint,
-    id: Str,
-    /// The `_session` of its messages.
-    session: Value,
+    session: Session,
+    /// The `_session` of its messages: one value for all of them.
+    value: Value,
+    /// What a client's connection sends first.
+    backlog: Option<Box<Backlog>>,
+    /// A mutex, because the connection moves between threads with a reference to this.
+    ending: Mutex<Ending>,
+    /// What it did not send when it ended.
+    unsent: Vec<Value>,
     moves: bool,
 }
 
 impl<'a> Present<'a> {
     /// One that moved here was here all the time: it is not published.
-    fn enter(endpoint: &'a Endpoint, id: Str, moved: bool) -> Self {
-        let session = payload::session_value(&id);
+    fn enter(endpoint: &'a Endpoint, session: Session, state: &Value, moved: bool) -> Self {
+        let value = session::describe(session.id(), state);
+        let backlog = match endpoint.role {
+            EndpointRole::Listener(_) => None,
+            EndpointRole::Client(_) => Some(Box::new(Backlog::from_state(state))),
+        };
         let mut open = endpoint.open();
-        open.insert(id.clone());
+        open.insert(session.id().clone());
+        let count = open.len();
+        endpoint.metrics.connections.set(count as i64);
         if !moved {
-            endpoint.publish_connected(open.len(), "connect", &session);
+            endpoint.metrics.opened.inc();
+            endpoint.users.status(&endpoint.connected(count, "connect", &value));
         }
         drop(open);
-        Self { endpoint, id, session, moves: false }
+        // Several that are let in at the same moment each see the last place.
+        if let EndpointRole::Listener(listener) = &endpoint.role
+            && !moved
+            && count as u64 > listener.max_clients()
+        {
+            let request = close_request(Some(TRY_LATER), "too many clients");
+            endpoint.ctx.session_send(session.id(), request);
+        }
+        let (ending, unsent) = (Mutex::default(), Vec::new());
+        Self { endpoint, session, value, backlog, ending, unsent, moves: false }
     }
 
-    /// It does not end, it goes on elsewhere.
-    fn moves_on(mut self) {
+    /// Says that it is ended by us; not for each of many.
+    fn log_cut(&self, reason: &str) {
+        if let Some(left_out) = self.endpoint.cuts.again() {
+            let (id, peer) = (self.session.id(), session::peer(&self.value));
+            self.endpoint
+                .ctx
+                .log(LogLevel::Info, format!("session {id} with {peer} is ended: {reason}{left_out}"));
+        }
+    }
+
+    /// It has ended: what it did not send goes back to where it waited.
+    fn take_back(&mut self) {
+        if let (EndpointRole::Client(client), Some(backlog)) = (&self.endpoint.role, &self.backlog) {
+            self.unsent = client.take_back(backlog, &self.session);
+        }
+    }
+
+    /// It does not end, it goes on elsewhere: with that state, to which this adds its part.
+    fn moves_on(mut self, state: &mut Value) {
+        if let Some(backlog) = &self.backlog {
+            backlog.save(state);
+        }
         self.moves = true;
     }
 }
@@ -493,65 +536,83 @@ impl<'a> Present<'a> {
 impl Drop for Present<'_> {
     fn drop(&mut self) {
         if !self.moves {
-            self.endpoint.has_left(&self.id);
+            let (id, session) = (self.session.id().clone(), self.value.clone());
+            let ending = std::mem::take(self.ending.get_mut().unwrap_or_else(PoisonError::into_inner));
+            let unsent = std::mem::take(&mut self.unsent);
+            self.endpoint.has_left(Left { id, session, ending, unsent });
         }
     }
 }
 
 /// The surroundings of a connection in the host.
-struct Hosted<'a> {
-    endpoint: &'a Endpoint,
-    session: Session,
-    /// The `_session` of its messages.
-    session_value: &'a Value,
-}
+struct Hosted<'a>(&'a Present<'a>);
 
 impl Surroundings for Hosted<'_> {
     fn poll_outgoing(&self, cx: &mut Context<'_>, into: &mut Vec<Value>) -> Poll<Received> {
-        self.session.poll_recv(cx, into)
+        match &self.0.backlog {
+            None => self.0.session.poll_recv(cx, into),
+            Some(backlog) => backlog.poll_outgoing(&self.0.session, cx, into),
+        }
     }
 
     fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.session.poll_hand_over(cx)
+        self.0.session.poll_hand_over(cx)
     }
 
     fn outgoing_bytes(&self) -> usize {
-        self.session.queued_bytes()
+        self.0.session.queued_bytes()
     }
 
     fn poll_flow(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let all_ready = self.endpoint.users.inputs().all(|ctx| ctx.poll_ready(cx).is_ready());
+        let all_ready = self.0.endpoint.users.inputs().all(|ctx| ctx.poll_ready(cx).is_ready());
         if all_ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn deliver(&self, data: Data<'_>) {
-        let inputs = self.endpoint.users.inputs();
-        if inputs.len() == 0 {
-            return;
+        let inputs = self.0.endpoint.users.inputs();
+        if inputs.len() > 0 {
+            inputs.send(payload::to_message(data, self.0.endpoint.mode, &self.0.value));
         }
-        let mut msg = payload::to_message(data, self.endpoint.mode, self.session_value);
-        if inputs.len() > 1 && msg.id().is_none() {
-            // All nodes send the same message, so with the same id.
-            msg.set(MSGID, new_id());
-        }
-        inputs.send(msg);
     }
 
     fn failed(&self, reason: &str) {
-        self.endpoint.ctx.log(LogLevel::Debug, format!("session {}: {reason}", self.session.id()));
-        self.endpoint.publish_error(self.session_value);
+        self.0.log_cut(reason);
+        self.0.endpoint.publish_error(&self.0.value);
+    }
+
+    fn broke_protocol(&self) {
+        self.0.endpoint.metrics.protocol_errors.inc();
+    }
+
+    fn passed(&self, traffic: &Traffic) {
+        let metrics = &self.0.endpoint.metrics;
+        if traffic.messages_received > 0 {
+            metrics.messages_received.add(u64::from(traffic.messages_received));
+            metrics.bytes_received.add(traffic.bytes_received);
+        }
+        if traffic.messages_sent > 0 {
+            metrics.messages_sent.add(u64::from(traffic.messages_sent));
+            metrics.bytes_sent.add(traffic.bytes_sent);
+        }
+    }
+
+    fn ended(&self, ending: &Ending) {
+        if &*ending.reason == IDLE {
+            self.0.log_cut(IDLE);
+        }
+        self.0.ending.lock().unwrap_or_else(PoisonError::into_inner).clone_from(ending);
     }
 
     fn on_cut(&self) -> Value {
-        if self.endpoint.is_stopping() {
-            self.endpoint.farewell()
+        if self.0.endpoint.is_stopping() {
+            self.0.endpoint.farewell()
         } else {
             close_request(Some(TOO_SLOW), "the send queue is full")
         }
     }
 
     fn timer(&self, ms: u64) -> Timer {
-        let ctx = self.endpoint.ctx.clone();
+        let ctx = self.0.endpoint.ctx.clone();
         Box::pin(async move { ctx.sleep_ms(ms).await })
     }
 
@@ -561,7 +622,7 @@ impl Surroundings for Hosted<'_> {
 }
 
 /// A new id: 16 hexadecimal digits. Ids only have to differ, so a keyed hash of a counter will do.
-fn new_id() -> Str {
+pub fn new_id() -> Str {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let hash = KEY.hash_one(COUNT.fetch_add(1, Ordering::Relaxed));
@@ -573,33 +634,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_successor_begins_where_a_client_was() {
-        for (link, restored) in [
-            (Link::Up, Link::Up),
-            (Link::Down, Link::Down),
-            // Dropped with the code that was at it, and begun anew.
-            (Link::Opening, Link::Down),
-        ] {
-            assert_eq!(Link::restore(&link.save()), restored);
+    fn sessions_that_were_saved_are_known_and_nothing_else_is() {
+        let json = |text: &str| Value::from_json(text.as_bytes()).unwrap();
+        for saved in ["null", "{}", r#"{"sessions":7}"#] {
+            assert!(saved_sessions(&json(saved)).is_empty(), "{saved}");
         }
-        let until = Instant::now() + Duration::from_millis(1500);
-        let Link::Waiting(restored) = Link::restore(&Link::Waiting(until).save()) else { panic!("it waits") };
-        assert!(until.duration_since(restored) < Duration::from_millis(500));
-        assert!(restored.duration_since(until) < Duration::from_millis(500));
+        assert_eq!(saved_sessions(&json(r#"{"sessions":["a",1,"b"]}"#)).len(), 2);
     }
 
     #[test]
-    fn what_a_predecessor_did_not_say_is_as_at_a_start() {
-        let json = |text: &str| Value::from_json(text.as_bytes()).unwrap();
-        for saved in ["null", "{}", r#"{"is":"dancing"}"#, r#"{"is":7}"#] {
-            assert_eq!(Link::restore(&json(saved)), Link::Down, "{saved}");
+    fn a_successor_hears_who_left_and_how_even_from_an_older_predecessor() {
+        let session = Value::from_json(br#"{"type":"websocket","id":"a","path":"/x"}"#).unwrap();
+        let ending = Ending { code: 4000, reason: "r".into() };
+        let left = Left { id: Str::from("a"), session: session.clone(), ending, unsent: vec!["m".into()] };
+        let heard = Left::from_value(&left.to_value()).unwrap();
+        assert_eq!((&*heard.id, heard.session, heard.unsent), ("a", session, vec![Value::from("m")]));
+        assert_eq!(heard.ending, left.ending);
+
+        let heard = Left::from_value(&Value::from_json(br#"{"left":"a"}"#).unwrap()).unwrap();
+        assert_eq!(heard.session, session::minimal(&Str::from("a")));
+        assert_eq!((heard.ending, heard.unsent), (Ending::default(), vec![]));
+        assert!(Left::from_value(&Value::Null).is_none());
+    }
+
+    #[test]
+    fn the_secret_of_a_request_is_forgotten_and_the_rest_is_not() {
+        let mut state =
+            Value::from_json(br#"{"request":{"path":"/x","headers":{"authorization":"s","a":"1"}}}"#)
+                .unwrap();
+        forget_secrets(&mut state);
+        assert_eq!(state.to_json().unwrap(), r#"{"request":{"path":"/x","headers":{"a":"1"}}}"#);
+        for mut odd in [Value::Null, Value::from(7), Value::from_json(br#"{"request":[]}"#).unwrap()] {
+            let before = odd.clone();
+            forget_secrets(&mut odd);
+            assert_eq!(odd, before);
         }
-        for saved in [r#"{"is":"waiting"}"#, r#"{"is":"waiting","retry_ms":9e15}"#] {
-            let Link::Waiting(until) = Link::restore(&json(saved)) else { panic!("it waits: {saved}") };
-            assert!(until <= Instant::now() + Duration::from_millis(RECONNECT_MS), "{saved}");
-        }
-        assert!(saved_sessions(&json(r#"{"sessions":7}"#)).is_empty());
-        assert_eq!(saved_sessions(&json(r#"{"sessions":["a",1,"b"]}"#)).len(), 2);
     }
 
     #[test]

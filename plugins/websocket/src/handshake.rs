@@ -61,6 +61,9 @@ impl fmt::Display for HandshakeError {
             Self::Header(name) => write!(f, "the header {name:?} cannot be sent"),
             Self::Io(error) => error.fmt(f),
             Self::Answer(reason) => write!(f, "the server's answer is not valid HTTP: {reason}"),
+            Self::Refused(status @ 300..400) => {
+                write!(f, "Unexpected server response: {status} (redirects are not followed)")
+            }
             Self::Refused(status) => write!(f, "Unexpected server response: {status}"),
             Self::Mismatch(reason) => f.write_str(reason),
         }
@@ -307,7 +310,7 @@ mod tests {
         let long = format!("HTTP/1.1 101 x\r\nA: {}\r\n\r\n", "x".repeat(20_000));
         for (answer, reason) in [
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno!", "Unexpected server response: 404"),
-            ("HTTP/1.1 301 Moved\r\nLocation: ws://x\r\n\r\n", "301"),
+            ("HTTP/1.1 301 Moved\r\nLocation: ws://x\r\n\r\n", "response: 301 (redirects are not followed)"),
             ("HTTP/1.1 101 x\r\nConnection: upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n", "Upgrade"),
             ("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n", "Connection"),
             ("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "Sec-WebSocket-Accept"),

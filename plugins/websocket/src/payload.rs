@@ -1,10 +1,14 @@
 //! Frames into messages and messages into frames, in both modes.
 
+use std::collections::HashSet;
+
 use flowbay_sdk::{
     Blob, Msg, Object, Str, Value,
     message::{PAYLOAD, SESSION},
     value::JsonError,
 };
+
+use crate::session;
 
 /// What a frame stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +44,6 @@ impl Data<'_> {
             Data::Binary(bytes) => Value::from_json(String::from_utf8_lossy(bytes).as_bytes()).ok(),
         }
     }
-}
-
-/// The `_session` of messages that a session brings.
-pub fn session_value(id: &Str) -> Value {
-    Value::Object(Object::from([("type", Value::from("websocket")), ("id", Value::from(id))]))
 }
 
 /// The message for received data. It always names the session, whatever the data says.
@@ -90,10 +89,51 @@ fn payload_frame(payload: &Value) -> Result<Value, JsonError> {
     })
 }
 
-/// The session that a message is a reply to; `None` when it is for all.
-pub fn reply_session(msg: &Msg) -> Option<&Value> {
-    let session = msg.get(SESSION)?;
-    (session["type"] == "websocket").then(|| &session["id"])
+/// For which sessions a message is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// It names none: for all.
+    All,
+    /// For those with these ids, each once.
+    These {
+        /// The ids.
+        ids: Vec<&'a str>,
+        /// How many further ids it names that cannot be any session's, being no texts.
+        impossible: u64,
+    },
+    /// For all but these.
+    AllBut(Vec<&'a str>),
+}
+
+/// For which sessions a message is: those of its `_session.id`, which is one or an array of several; all but those of
+/// `_session.except` when it has no `id`; all when it has no `_session`, or that of something else.
+pub fn target(msg: &Msg) -> Target<'_> {
+    let Some(session) = msg.get(SESSION).filter(|session| session["type"] == session::TYPE) else {
+        return Target::All;
+    };
+    match (&session["id"], &session["except"]) {
+        (Value::Null, Value::Null) => Target::These { ids: Vec::new(), impossible: 1 },
+        (Value::Null, except) => Target::AllBut(texts(except).0),
+        (id, _) => {
+            let (mut ids, impossible) = texts(id);
+            if ids.len() > 1 {
+                let mut seen = HashSet::new();
+                ids.retain(|id| seen.insert(*id));
+            }
+            Target::These { ids, impossible }
+        }
+    }
+}
+
+/// The texts in a value that is one or an array of them, and how much in it is none.
+fn texts(value: &Value) -> (Vec<&str>, u64) {
+    let values = match value {
+        Value::Array(values) => &values[..],
+        one => std::slice::from_ref(one),
+    };
+    let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+    let others = values.len() - texts.len();
+    (texts, others as u64)
 }
 
 #[cfg(test)]
@@ -103,7 +143,7 @@ mod tests {
     const ID: &str = "0123456789abcdef";
 
     fn session() -> Value {
-        session_value(&Str::from(ID))
+        session::minimal(&Str::from(ID))
     }
 
     fn json(text: &str) -> Value {
@@ -255,17 +295,29 @@ mod tests {
     }
 
     #[test]
-    fn only_a_websocket_session_makes_a_reply() {
-        let rows = [
-            (r#"{"_session":{"type":"websocket","id":"a"}}"#, Some(Value::from("a"))),
-            (r#"{"_session":{"type":"websocket"}}"#, Some(Value::Null)),
-            (r#"{"_session":{"type":"tcp","id":"a"}}"#, None),
-            (r#"{"_session":{}}"#, None),
-            (r#"{"_session":"websocket"}"#, None),
-            ("{}", None),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(reply_session(&msg(json(text))).cloned(), expected, "{text}");
+    fn the_session_says_for_whom_a_message_is() {
+        let these = |ids: &[&'static str], impossible| Target::These { ids: ids.to_vec(), impossible };
+        for (session, expected) in [
+            (r#"{"type":"websocket","id":"a"}"#, these(&["a"], 0)),
+            (r#"{"type":"websocket","id":["a","b","a"]}"#, these(&["a", "b"], 0)),
+            (r#"{"type":"websocket","id":["a",7,null]}"#, these(&["a"], 2)),
+            (r#"{"type":"websocket","id":[]}"#, these(&[], 0)),
+            (r#"{"type":"websocket","id":7}"#, these(&[], 1)),
+            (r#"{"type":"websocket","id":""}"#, these(&[""], 0)),
+            // Names a session, but none that exists.
+            (r#"{"type":"websocket"}"#, these(&[], 1)),
+            (r#"{"type":"websocket","except":"a"}"#, Target::AllBut(vec!["a"])),
+            (r#"{"type":"websocket","id":null,"except":["a",7,"b"]}"#, Target::AllBut(vec!["a", "b"])),
+            (r#"{"type":"websocket","except":[]}"#, Target::AllBut(vec![])),
+            (r#"{"type":"websocket","id":"a","except":"a"}"#, these(&["a"], 0)),
+            (r#"{"type":"tcp","id":"a","except":"b"}"#, Target::All),
+            ("{}", Target::All),
+            (r#""websocket""#, Target::All),
+            ("null", Target::All),
+        ] {
+            let msg = msg(json(&format!(r#"{{"_session":{session}}}"#)));
+            assert_eq!(target(&msg), expected, "{session}");
         }
+        assert_eq!(target(&msg(json("{}"))), Target::All);
     }
 }

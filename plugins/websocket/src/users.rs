@@ -5,17 +5,23 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use flowbay_sdk::{Ctx, Error, Msg, Status, lenient};
+use flowbay_sdk::{Ctx, Error, Msg, Status, lenient, message::MSGID};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-use crate::{client::WebSocketClient, endpoint::Endpoint, listener::WebSocketListener};
+use crate::{
+    client::WebSocketClient,
+    endpoint::{Endpoint, new_id},
+    listener::WebSocketListener,
+};
 
 /// What a node does with its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// `websocket in`.
+    /// `websocket in`: it gets messages.
     In,
+    /// `websocket in`: it gets upgrades to decide about.
+    Decide,
     /// `websocket out`.
     Out,
 }
@@ -42,6 +48,8 @@ struct Lists {
     all: List,
     /// Those that receive: what every message needs.
     inputs: List,
+    /// Those that are asked about upgrades.
+    deciders: List,
     /// Those that stay when their node goes.
     kept: Vec<Arc<User>>,
 }
@@ -72,9 +80,12 @@ impl Users {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = lists.all.iter().filter(|user| user.strong_count() > 0).cloned().collect();
         change(&mut all);
-        let receives =
-            |user: &&Weak<User>| user.upgrade().is_some_and(|user| user.direction == Direction::In);
-        lists.inputs = all.iter().filter(receives).cloned().collect();
+        let with = |direction: Direction| {
+            let is = |user: &&Weak<User>| user.upgrade().is_some_and(|user| user.direction == direction);
+            all.iter().filter(is).cloned().collect()
+        };
+        lists.inputs = with(Direction::In);
+        lists.deciders = with(Direction::Decide);
         lists.all = all.into();
         drop(lists);
         self.changed.notify_one();
@@ -93,6 +104,11 @@ impl Users {
     /// The nodes that receive, as they are now.
     pub fn inputs(&self) -> Inputs {
         Inputs(self.lists.lock().unwrap_or_else(PoisonError::into_inner).inputs.clone())
+    }
+
+    /// The nodes that are asked about upgrades, as they are now.
+    pub fn deciders(&self) -> Inputs {
+        Inputs(self.lists.lock().unwrap_or_else(PoisonError::into_inner).deciders.clone())
     }
 
     fn all(&self) -> List {
@@ -117,8 +133,12 @@ impl Inputs {
     }
 
     /// Sends a message from each of them, in the order in which they joined. The last one gets it unshared.
-    pub fn send(&self, msg: Msg) {
+    pub fn send(&self, mut msg: Msg) {
         let Some((last, others)) = self.0.split_last() else { return };
+        if !others.is_empty() && msg.id().is_none() {
+            // All nodes send the same message, so with the same id.
+            msg.set(MSGID, new_id());
+        }
         for user in others.iter().filter_map(Weak::upgrade) {
             user.ctx.send(msg.clone());
         }

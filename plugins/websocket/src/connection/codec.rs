@@ -8,7 +8,7 @@ use tokio_tungstenite::{
     tungstenite::protocol::{Role, WebSocketConfig},
 };
 
-use super::MAX_MESSAGE_BYTES;
+use super::Limits;
 
 /// tungstenite's read buffer for a connection with little to read; much smaller ones cost a system call more per
 /// message of a few KiB.
@@ -24,30 +24,32 @@ const WRITE_BUFFER_BYTES: usize = 64 << 10;
 pub type Socket<S> = WebSocketStream<MovableStream<S>>;
 
 /// A connection's codec. It exists while there is something to do for it; at rest there are only its parts.
-pub struct Codec<S> {
+pub struct Codec<'a, S> {
     role: Role,
+    limits: &'a Limits,
     reads_much: bool,
     /// One of the two. Boxed, so that a connection at rest has no room for it.
     socket: Option<Box<Socket<S>>>,
     parts: Option<Parts<S>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Codec<S> {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Codec<'a, S> {
     /// The codec for a stream behind its opening handshake, at rest.
-    pub fn new(parts: Parts<S>, role: Role) -> Self {
-        Self { role, reads_much: false, socket: None, parts: Some(parts) }
+    pub fn new(parts: Parts<S>, role: Role, limits: &'a Limits) -> Self {
+        Self { role, limits, reads_much: false, socket: None, parts: Some(parts) }
     }
 
     /// tungstenite; put together when it is at rest.
     pub fn socket(&mut self) -> &mut Socket<S> {
         if let Some(parts) = self.parts.take() {
             let read_buffer = if self.reads_much { LARGE_BUFFER_BYTES } else { SMALL_BUFFER_BYTES };
+            let limits = self.limits.frames();
             let config = WebSocketConfig::default()
                 .read_buffer_size(read_buffer)
                 .write_buffer_size(WRITE_BUFFER_BYTES)
-                .max_message_size(Some(MAX_MESSAGE_BYTES))
-                .max_frame_size(Some(MAX_MESSAGE_BYTES));
-            let stream = MovableStream::from_parts(parts, MAX_MESSAGE_BYTES);
+                .max_message_size(Some(limits.message_bytes))
+                .max_frame_size(Some(limits.frame_bytes));
+            let stream = MovableStream::from_parts(parts, limits);
             let socket = WebSocketStream::from_raw_socket(stream, self.role, Some(config))
                 .now_or_never()
                 .expect("without a handshake there is nothing to wait for");

@@ -15,6 +15,10 @@ use super::*;
 
 mod moving;
 mod resting;
+mod watching;
+
+/// Of a listener, but for what a test adds.
+const LIMITS: Limits = Limits::LISTENER;
 
 /// Surroundings that the test plays: it fills the queue and sees what is delivered.
 #[derive(Clone, Default)]
@@ -34,6 +38,9 @@ struct FlowState {
     echoes: bool,
     delivered: Vec<Value>,
     failures: Vec<String>,
+    violations: usize,
+    traffic: Traffic,
+    endings: Vec<Ending>,
     /// What the connection took along, each time that it moved: what was read and what was not sent.
     moved: Vec<(Vec<u8>, Vec<u8>)>,
     waker: Option<Waker>,
@@ -131,6 +138,23 @@ impl Surroundings for Flow {
         self.with(|state| state.failures.push(reason.to_owned()));
     }
 
+    fn broke_protocol(&self) {
+        self.with(|state| state.violations += 1);
+    }
+
+    fn passed(&self, traffic: &Traffic) {
+        self.with(|state| {
+            state.traffic.messages_received += traffic.messages_received;
+            state.traffic.bytes_received += traffic.bytes_received;
+            state.traffic.messages_sent += traffic.messages_sent;
+            state.traffic.bytes_sent += traffic.bytes_sent;
+        });
+    }
+
+    fn ended(&self, ending: &Ending) {
+        self.with(|state| state.endings.push(ending.clone()));
+    }
+
     fn on_cut(&self) -> Value {
         close_request(Some(1008), "cut")
     }
@@ -147,10 +171,10 @@ impl Surroundings for Flow {
 /// Serves one end of a pipe in a task and returns the other end.
 fn serve(role: Role, flow: &Flow, input: &[u8], heartbeat_ms: Option<u64>) -> (DuplexStream, JoinHandle<()>) {
     let (peer, ours) = duplex(4096);
-    let (flow, input) = (flow.clone(), input.to_vec());
-    let parts = Parts { stream: ours, input, output: Vec::new() };
+    let (flow, state) = (flow.clone(), State { input: input.to_vec(), ..State::default() });
+    let limits = Limits { heartbeat_ms, ..LIMITS };
     let served = tokio::spawn(async move {
-        let moved = Live::new(parts, role, heartbeat_ms, None, flow).serve().await;
+        let moved = Live::new(ours, state, role, &limits, flow).serve().await;
         assert!(moved.is_none(), "nobody asked for it");
     });
     (peer, served)
@@ -280,7 +304,7 @@ async fn a_close_frame_without_code_is_answered_without_code() {
 #[tokio::test]
 async fn a_peer_that_breaks_the_protocol_is_told_how() {
     let unmasked = vec![TEXT, 1, b'x'];
-    let huge = [&[BINARY, 0xff][..], &(MAX_MESSAGE_BYTES as u64 + 1).to_be_bytes(), &[0; 4]].concat();
+    let huge = [&[BINARY, 0xff][..], &(LIMITS.max_message as u64 + 1).to_be_bytes(), &[0; 4]].concat();
     for (what, bytes, code) in [
         ("unmasked frame", unmasked, 1002),
         ("reserved bit", frame(0xc1, b"x"), 1002),
@@ -293,6 +317,12 @@ async fn a_peer_that_breaks_the_protocol_is_told_how() {
         ("close code of one byte", frame(CLOSE, &[3]), 1002),
         ("invalid UTF-8", frame(TEXT, &[0xff]), 1007),
         ("invalid UTF-8 in fragments", [frame(0x01, &[0xc3]), frame(0x80, b"x")].concat(), 1007),
+        (
+            "invalid UTF-8 in a frame that never ends",
+            frame(TEXT, &[b'x', 0xff, b'y', b'y'])[..8].to_vec(),
+            1007,
+        ),
+        ("invalid UTF-8 in a fragment without an end", frame(0x01, &[0xed, 0xa0]), 1007),
         ("invalid UTF-8 in a close reason", frame(CLOSE, &[3, 0xe8, 0xff]), 1007),
         ("frame over the limit", huge, 1009),
     ] {
@@ -316,7 +346,7 @@ async fn fragments_together_over_the_limit_are_refused() {
     let (peer, served) = server(&flow);
     let (mut reader, mut writer) = tokio::io::split(peer);
     let sending = async move {
-        let fragment = vec![b'x'; MAX_MESSAGE_BYTES / 4];
+        let fragment = vec![b'x'; LIMITS.max_message / 4];
         writer.write_all(&frame(0x02, &fragment)).await.unwrap();
         for _ in 0..4 {
             writer.write_all(&frame(0x00, &fragment)).await.unwrap();

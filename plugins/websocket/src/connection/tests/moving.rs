@@ -14,24 +14,23 @@ struct Generations {
     served: JoinHandle<usize>,
 }
 
-fn generations(role: Role, flow: &Flow, heartbeat_ms: Option<u64>) -> Generations {
+fn generations(role: Role, flow: &Flow, limits: Limits) -> Generations {
     let (peer, ours) = duplex(4096);
     let flow = flow.clone();
     let served = tokio::spawn(async move {
         let (mut stream, mut value, mut moves) = (ours, Value::Null, 0);
         loop {
-            let State { moved, input, output, beat, origin } = State::from_value(&value);
-            assert_eq!(moved, moves > 0);
-            let parts = Parts { stream, input, output };
-            let live = Live::new(parts, role, heartbeat_ms, beat, flow.clone());
-            let Some(Moved { parts, beat }) = live.serve().await else { return moves };
-            flow.with(|state| {
-                assert!(state.hand_over, "it moved and nobody had asked for it");
-                state.hand_over = false;
-                state.moved.push((parts.input.clone(), parts.output.clone()));
+            let state = State::from_value(&value);
+            assert_eq!(state.moved, moves > 0);
+            let live = Live::new(stream, state, role, &limits, flow.clone());
+            let Some((back, state)) = live.serve().await else { return moves };
+            flow.with(|flow| {
+                assert!(flow.hand_over, "it moved and nobody had asked for it");
+                flow.hand_over = false;
+                flow.moved.push((state.input.clone(), state.output.clone()));
             });
-            value = State { moved: true, input: parts.input, output: parts.output, beat, origin }.to_value();
-            (stream, moves) = (parts.stream, moves + 1);
+            value = state.to_value();
+            (stream, moves) = (back, moves + 1);
         }
     });
     Generations { peer, served }
@@ -169,7 +168,7 @@ async fn under_load_in_both_directions_nothing_is_lost_repeated_or_reordered() {
         for seed in 1..=5 {
             let flow = Flow::default();
             flow.with(|state| state.echoes = true);
-            let Generations { peer, served } = generations(role, &flow, None);
+            let Generations { peer, served } = generations(role, &flow, LIMITS);
             let (mut reader, mut writer) = split(peer);
             let swapping = tokio::spawn({
                 let (flow, mut random) = (flow.clone(), Random(seed * 77));
@@ -202,7 +201,7 @@ async fn under_load_in_both_directions_nothing_is_lost_repeated_or_reordered() {
 async fn a_peer_that_stalls_within_a_frame_moves_with_what_it_sent() {
     for role in [Role::Server, Role::Client] {
         let flow = Flow::default();
-        let Generations { mut peer, .. } = generations(role, &flow, None);
+        let Generations { mut peer, .. } = generations(role, &flow, LIMITS);
         let bytes = [frame_for(role, TEXT, b"whole"), frame_for(role, TEXT, &[b'x'; 1000])].concat();
         let begun = frame_for(role, TEXT, b"whole").len();
         let mut sent = 0;
@@ -229,7 +228,7 @@ async fn a_peer_that_stalls_within_a_frame_moves_with_what_it_sent() {
 #[tokio::test]
 async fn between_fragments_it_moves_and_a_ping_there_is_answered_once() {
     let flow = Flow::default();
-    let Generations { mut peer, .. } = generations(Role::Server, &flow, None);
+    let Generations { mut peer, .. } = generations(Role::Server, &flow, LIMITS);
     peer.write_all(&[frame(0x01, b"one "), frame(PING, b"p"), frame(0x00, b"two ")].concat()).await.unwrap();
     let mut pong = [0; 3];
     peer.read_exact(&mut pong).await.unwrap();
@@ -257,7 +256,7 @@ async fn block(flow: &Flow, values: usize) {
 async fn a_peer_that_does_not_read_moves_with_what_it_was_sent() {
     for role in [Role::Server, Role::Client] {
         let flow = Flow::default();
-        let Generations { peer, served } = generations(role, &flow, None);
+        let Generations { peer, served } = generations(role, &flow, LIMITS);
         let (mut reader, writer) = split(peer);
         block(&flow, 200).await;
         let left = flow.with(|state| state.queue.len());
@@ -277,7 +276,7 @@ async fn a_peer_that_does_not_read_moves_with_what_it_was_sent() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_to_be_sent_does_not_grow_by_moving() {
     let flow = Flow::default();
-    let Generations { peer, .. } = generations(Role::Server, &flow, None);
+    let Generations { peer, .. } = generations(Role::Server, &flow, LIMITS);
     block(&flow, 3000).await;
     let mut sizes = VecDeque::new();
     for _ in 0..50 {
@@ -295,7 +294,7 @@ async fn what_waits_to_be_sent_does_not_grow_by_moving() {
 async fn a_closing_handshake_ends_where_it_began() {
     // Ours.
     let flow = Flow::default();
-    let Generations { peer, served } = generations(Role::Server, &flow, None);
+    let Generations { peer, served } = generations(Role::Server, &flow, LIMITS);
     let (mut reader, mut writer) = split(peer);
     flow.send(close_request(Some(1001), "bye"));
     assert_eq!(reader.next().await, (CLOSE, b"\x03\xe9bye".to_vec()));
@@ -306,7 +305,7 @@ async fn a_closing_handshake_ends_where_it_began() {
 
     // The peer's, which does not read the answer for a while.
     let flow = Flow::default();
-    let Generations { peer, served } = generations(Role::Server, &flow, None);
+    let Generations { peer, served } = generations(Role::Server, &flow, LIMITS);
     let (mut reader, mut writer) = split(peer);
     flow.send("x".repeat(10_000));
     writer.write_all(&frame(CLOSE, b"\x03\xe8")).await.unwrap();
@@ -330,7 +329,8 @@ async fn what_ends_a_connection_while_it_is_taken_apart_is_answered_to_its_end()
         (
             "a message that will be too long",
             {
-                let header = [&[0x80, 0xff][..], &(MAX_MESSAGE_BYTES as u64).to_be_bytes(), &[0; 4]].concat();
+                let header =
+                    [&[0x80, 0xff][..], &(LIMITS.max_message as u64).to_be_bytes(), &[0; 4]].concat();
                 [frame(0x01, b"x"), header].concat()
             },
             1009,
@@ -339,7 +339,7 @@ async fn what_ends_a_connection_while_it_is_taken_apart_is_answered_to_its_end()
         let flow = Flow::default();
         // With the first message the flow is congested: what is behind it stays in the codec.
         flow.with(|state| state.congests = true);
-        let Generations { mut peer, served } = generations(Role::Server, &flow, None);
+        let Generations { mut peer, served } = generations(Role::Server, &flow, LIMITS);
         peer.write_all(&[frame(TEXT, b"first"), frame(TEXT, b"second"), bytes].concat()).await.unwrap();
         assert_eq!(flow.delivered_are(1).await, [Value::from("first")]);
         flow.with(|state| state.hand_over = true);
@@ -356,7 +356,7 @@ async fn what_ends_a_connection_while_it_is_taken_apart_is_answered_to_its_end()
 #[tokio::test(start_paused = true)]
 async fn a_close_request_that_waits_behind_a_full_pipe_is_not_lost() {
     let flow = Flow::default();
-    let Generations { peer, served } = generations(Role::Server, &flow, None);
+    let Generations { peer, served } = generations(Role::Server, &flow, LIMITS);
     let (mut reader, mut writer) = split(peer);
     // Enough for the codec and the pipe, so that the end of it is in the connection's hands and not in the queue.
     let texts = vec!["x".repeat(10_000); 9];
@@ -378,7 +378,8 @@ async fn a_close_request_that_waits_behind_a_full_pipe_is_not_lost() {
 #[tokio::test(start_paused = true)]
 async fn the_heartbeat_goes_on_at_its_time_and_remembers_what_was_not_answered() {
     let flow = Flow::default();
-    let Generations { mut peer, served } = generations(Role::Client, &flow, Some(1000));
+    let Generations { mut peer, served } =
+        generations(Role::Client, &flow, Limits { heartbeat_ms: Some(1000), ..LIMITS });
     let began = tokio::time::Instant::now();
     for beat in 1..=3 {
         tokio::time::sleep(Duration::from_millis(600)).await;
@@ -402,7 +403,7 @@ async fn the_heartbeat_goes_on_at_its_time_and_remembers_what_was_not_answered()
 async fn a_flow_that_is_congested_does_not_keep_a_connection_from_moving() {
     let flow = Flow::default();
     flow.with(|state| state.congests = true);
-    let Generations { peer, .. } = generations(Role::Server, &flow, None);
+    let Generations { peer, .. } = generations(Role::Server, &flow, LIMITS);
     let (_reader, mut writer) = split(peer);
     let sending = tokio::spawn(async move {
         for number in 0..1000 {
@@ -427,4 +428,78 @@ async fn a_flow_that_is_congested_does_not_keep_a_connection_from_moving() {
     let expected: Vec<Value> = (0..1000).map(|number| Value::from(format!("{number:0>100}"))).collect();
     assert!(flow.delivered_are(1000).await == expected);
     drop(sending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_goes_on_when_it_moves() {
+    let flow = Flow::default();
+    let limits = Limits { idle_ms: Some(1000), ..LIMITS };
+    let Generations { mut peer, served } = generations(Role::Server, &flow, limits);
+    let began = tokio::time::Instant::now();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        flow.swap().await;
+    }
+    let mut close = [0; 8];
+    peer.read_exact(&mut close).await.unwrap();
+    assert_eq!(close, *b"\x88\x06\x03\xe9idle");
+    let after = began.elapsed().as_millis();
+    assert!((1000..1100).contains(&after), "after {after} ms");
+    drop(peer);
+    assert_eq!(served.await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn fragments_are_counted_on_when_it_moves_or_rests() {
+    let flow = Flow::default();
+    let limits = Limits { max_fragments: 20, ..LIMITS };
+    let Generations { mut peer, served } = generations(Role::Server, &flow, limits);
+    peer.write_all(&frame(0x01, b"")).await.unwrap();
+    for number in 0..19 {
+        // A round trip, so that each of them is a turn, after which the codec rests.
+        peer.write_all(&[frame(0x00, b"x"), frame(PING, b"")].concat()).await.unwrap();
+        let mut pong = [0; 2];
+        peer.read_exact(&mut pong).await.unwrap();
+        assert_eq!(pong, [PONG, 0]);
+        if number % 3 == 0 {
+            flow.swap().await;
+        }
+    }
+    peer.write_all(&frame(0x00, b"x")).await.unwrap();
+    let mut answer = Vec::new();
+    peer.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"\x88\x14\x03\xf0too many fragments");
+    drop(peer);
+    assert_eq!(served.await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn text_that_moves_in_the_middle_of_a_character_is_still_judged() {
+    for (last, code) in [(&b"\x84\x9e"[..], None), (b"\x84x", Some(1007u16))] {
+        let flow = Flow::default();
+        let Generations { mut peer, served } = generations(Role::Server, &flow, LIMITS);
+        let text = [b"abc\xf0\x9d", last, b"and so on"].concat();
+        let bytes = frame(TEXT, &text);
+        let (first, rest) = bytes.split_at(6 + 5);
+        peer.write_all(&[&frame(PING, b"")[..], first].concat()).await.unwrap();
+        let mut pong = [0; 2];
+        peer.read_exact(&mut pong).await.unwrap();
+        flow.swap().await;
+        // All but the end of the frame.
+        peer.write_all(&rest[..3]).await.unwrap();
+        match code {
+            None => {
+                flow.swap().await;
+                peer.write_all(&rest[3..]).await.unwrap();
+                assert_eq!(flow.delivered_are(1).await, [Value::from(std::str::from_utf8(&text).unwrap())]);
+            }
+            Some(code) => {
+                let mut answer = Vec::new();
+                peer.read_to_end(&mut answer).await.unwrap();
+                assert_eq!(answer, [&[CLOSE, 2][..], &code.to_be_bytes()].concat());
+                drop(peer);
+                assert_eq!(served.await.unwrap(), 1);
+            }
+        }
+    }
 }

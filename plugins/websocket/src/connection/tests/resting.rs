@@ -2,13 +2,12 @@
 
 use super::*;
 
-type HandPolled = Box<Live<DuplexStream, Flow>>;
+type HandPolled = Box<Live<'static, DuplexStream, Flow>>;
 
 /// A connection that the test polls itself, to look at it between two turns.
 fn by_hand(flow: &Flow) -> (DuplexStream, HandPolled) {
     let (peer, stream) = duplex(1 << 20);
-    let parts = Parts { stream, input: Vec::new(), output: Vec::new() };
-    (peer, Live::new(parts, Role::Server, None, None, flow.clone()))
+    (peer, Live::new(stream, State::default(), Role::Server, &LIMITS, flow.clone()))
 }
 
 /// Lets it do all that it can do now.
@@ -123,5 +122,5 @@ async fn a_congested_flow_gets_nothing_because_a_connection_would_rest() {
 #[test]
 fn a_connection_at_rest_is_small() {
     // Ten thousand idle connections may cost 4 KiB each, host included; this is all of it here.
-    assert!(size_of::<Live<flowbay_sdk::HostStream, Flow>>() <= 320);
+    assert!(size_of::<Live<'_, flowbay_sdk::HostStream, Flow>>() <= 384);
 }
