@@ -11,8 +11,14 @@ fn run(file: &str) -> Host {
 
 #[test]
 fn every_flow_has_a_line_in_the_readme_and_a_test_here() {
-    let tested =
-        ["bridge.json", "chat.json", "entire-messages.json", "heartbeat.json", "websocket-echo.json"];
+    let tested = [
+        "bridge.json",
+        "chat.json",
+        "entire-messages.json",
+        "heartbeat.json",
+        "named-chat.json",
+        "websocket-echo.json",
+    ];
     let readme = std::fs::read_to_string(flows_folder().join("README.md")).unwrap();
     let mut files: Vec<String> = std::fs::read_dir(flows_folder())
         .unwrap()
@@ -51,6 +57,16 @@ fn websocket_echo_sends_its_inject_through_its_own_client_and_shows_what_comes_b
     let (head, value) = line;
     assert_eq!(head, "msg.payload : string[13]", "a timestamp that went through a socket is text");
     assert!(value.trim_matches('"').parse::<u64>().unwrap() > 1_700_000_000_000, "{value}");
+}
+
+#[test]
+fn named_chat_says_who_said_what() {
+    let host = run("named-chat.json");
+    let mut people = ["anna", "bert"].map(|name| host.connect(&format!("/ws/as/{name}")));
+    people[0].send_text("hello all");
+    for person in &mut people {
+        assert_eq!(person.recv_json(), json!({"from": "anna", "text": "hello all"}));
+    }
 }
 
 #[test]

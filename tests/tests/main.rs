@@ -4,14 +4,27 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets something unexpected fails")]
 
 mod admin;
+mod advisories;
 mod cli;
 mod core_nodes;
+mod credentials;
 mod example_flows;
 mod flow_files;
 mod hot_swap;
 mod limits;
+mod metrics;
+mod nodered_issues;
 mod nodered_websocket_spec;
 mod plugins;
+mod proxies;
 mod runtime;
+mod server;
+mod status;
+mod tls_config;
+mod websocket_auth;
+mod websocket_bad_peers;
 mod websocket_client;
+mod websocket_client_queue;
+mod websocket_control;
 mod websocket_listener;
+mod websocket_reconnect;

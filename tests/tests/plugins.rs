@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flowbay_tests::harness::{
-    Flow, Host, HostBuilder, built, eventually_within, flowbay, plugin, scratch_folder, stage,
+    Flow, Host, HostBuilder, built, eventually_within, flowbay, plugin, rebuilt, scratch_folder, stage,
 };
 use serde_json::json;
 
@@ -182,6 +182,39 @@ fn a_second_copy_of_a_plugin_is_refused_by_name() {
     let folder = scratch_folder();
     let bytes = std::fs::read(plugin("core")).unwrap();
     check_refused(&file_with(&folder, "libzz_copy.so", &bytes), &["flowbay-core", "libflowbay_core.so"]);
+}
+
+#[test]
+fn of_two_files_with_one_plugin_that_come_together_one_is_refused_by_name() {
+    let host = Host::builder().argument("--no-watch").flow(&flow()).start();
+    let bytes = std::fs::read(plugin("swap-faults")).unwrap();
+    let put = |name: &str, number| {
+        std::fs::write(host.plugin_folder().join(name), rebuilt(&bytes, number)).unwrap();
+    };
+    let reload = || {
+        let reply = host.post("/plugins/reload").json();
+        let file = |value: &serde_json::Value| {
+            let file = value["file"].as_str().unwrap_or_default().to_owned();
+            file.rsplit('/').next().unwrap_or_default().to_owned()
+        };
+        let plugins = reply["plugins"].as_array().unwrap().iter();
+        let used: Vec<String> = plugins.filter(|plugin| plugin["name"] == "swap-faults").map(file).collect();
+        let refused: Vec<String> = reply["refused"].as_array().unwrap().iter().map(file).collect();
+        (used, refused)
+    };
+    put("liba.so", 1);
+    put("libb.so", 2);
+    assert_eq!(reload(), (vec!["liba.so".to_owned()], vec!["libb.so".to_owned()]));
+    // Both would replace the one whose file is gone.
+    std::fs::remove_file(host.plugin_folder().join("liba.so")).unwrap();
+    std::fs::remove_file(host.plugin_folder().join("libb.so")).unwrap();
+    put("libc.so", 3);
+    put("libd.so", 4);
+    let (used, refused) = reload();
+    assert_eq!(used, ["libc.so"], "{}", host.logs());
+    assert!(refused.contains(&"libd.so".to_owned()), "{refused:?}\n{}", host.logs());
+    host.wait_log("libd.so*refused*libc.so");
+    assert_works(&host);
 }
 
 #[test]

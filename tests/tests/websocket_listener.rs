@@ -615,6 +615,328 @@ fn an_upgrade_to_a_path_that_nobody_has_is_refused_at_once() {
     assert!(begin.elapsed().as_secs() < 4, "Node-RED lets the client wait for five seconds");
 }
 
+// ---- Options
+
+/// An echo on `/ws` with these properties of the listener.
+fn echo_with(mut properties: Value) -> Flow {
+    properties["path"] = json!("/ws");
+    Flow::new()
+        .config("listener", "websocket-listener", properties)
+        .node("receive", "websocket in", "reply", json!({"server": "listener"}))
+        .node("reply", "websocket out", "", json!({"server": "listener"}))
+}
+
+/// A metric of a node.
+fn metric(host: &Host, name: &str, node: &str) -> f64 {
+    let reply = host.get("/metrics");
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let (start, node) = (format!("flowbay_{name}{{"), format!("node=\"{node}\""));
+    let line = reply.body.lines().find(|line| line.starts_with(&start) && line.contains(&node));
+    let line = line.unwrap_or_else(|| panic!("no {name} of {node}:\n{}", reply.body));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_session_says_who_the_client_is_and_what_it_asked_for() {
+    let copy = json!([{"t": "set", "p": "payload", "pt": "msg", "to": "_session", "tot": "msg"}]);
+    let flow = Flow::new()
+        .config("rooms", "websocket-listener", json!({"path": "/ws/:room/:seat"}))
+        .node("receive", "websocket in", "copy", json!({"server": "rooms"}))
+        .change("copy", "reply", copy)
+        .node("reply", "websocket out", "", json!({"server": "rooms"}))
+        .config("literal", "websocket-listener", json!({"path": "/ws/tea/house"}))
+        .node("other", "websocket in", "say-other", json!({"server": "literal"}))
+        .set("say-other", "reply-other", "payload", "literal", "str")
+        .node("reply-other", "websocket out", "", json!({"server": "literal"}));
+    let host = Host::run(&flow);
+    let headers = [("Sec-WebSocket-Protocol", "chat, other")];
+    let mut client = Client::connect_with(host.address(), "/ws/tea/7?a=1&b=x%20y&a=2", &headers).unwrap();
+    client.send_text("x");
+    let mut session = client.recv_json();
+    assert!(is_id(&session["id"]));
+    assert!(session["remotePort"].as_u64().is_some_and(|port| port > 0), "{session}");
+    let fields = session.as_object_mut().unwrap();
+    fields.retain(|name, _| name != "id" && name != "remotePort");
+    assert_eq!(
+        session,
+        json!({
+            "type": "websocket",
+            "remoteAddress": "127.0.0.1",
+            "path": "/ws/tea/7",
+            "query": {"a": ["1", "2"], "b": "x y"},
+            "params": {"room": "tea", "seat": "7"},
+            "protocol": "chat",
+        })
+    );
+    // Nothing in a message says otherwise, and other rooms are other rooms.
+    let mut other = host.connect("/ws/coffee/8");
+    other.send_text("x");
+    let session = other.recv_json();
+    assert_eq!((&session["params"]["room"], &session["query"]), (&json!("coffee"), &json!({})));
+    assert_eq!(session.get("protocol"), None);
+
+    let mut literal = host.connect("/ws/tea/house");
+    literal.send_text("x");
+    assert_eq!(literal.recv_text(), "literal", "a path that is written out wins");
+    assert_eq!(host.connect_refused("/ws/tea"), 404);
+    assert_eq!(host.connect_refused("/ws/tea/7/8"), 404);
+}
+
+#[test]
+fn of_the_subprotocols_offered_the_one_that_is_wanted_most_is_agreed_to() {
+    let host = Host::run(&echo_with(json!({"subprotocol": "v2, v1"})));
+    for (offered, chosen) in [("v1, v2", Some("v2")), ("x, v1", Some("v1")), ("x, V2", None), ("", None)] {
+        let mut headers = RawPeer::usual_headers();
+        headers.push(format!("Sec-WebSocket-Protocol: {offered}"));
+        let reply = RawPeer::connect(host.address()).handshake("GET", "/ws", &headers);
+        assert_eq!(reply.status, 101, "{offered:?}");
+        assert_eq!(reply.headers.get("sec-websocket-protocol").map(String::as_str), chosen, "{offered:?}");
+    }
+}
+
+#[test]
+fn clients_beyond_the_limit_get_503_and_one_that_leaves_makes_room() {
+    let flow =
+        echo_with(json!({"maxClients": "2"})).node("watch", "status", "out", json!({"scope": ["receive"]}));
+    let host = Host::run(&flow.io(""));
+    let mut io = host.io();
+    let mut clients = [host.connect("/ws"), host.connect("/ws")];
+    for client in &mut clients {
+        client.send_text("here");
+        assert_eq!(client.recv_text(), "here");
+    }
+    assert_eq!(host.connect_refused("/ws"), 503);
+    host.wait_log("127.0.0.1*/ws*503*2 clients");
+    assert_eq!(metric(&host, "websocket_refused_total", "listener"), 1.0);
+    let [mut leaving, mut staying] = clients;
+    leaving.close(1000, "");
+    while io.recv_json()["status"]["event"] != "disconnect" {}
+    host.connect("/ws");
+    staying.send_text("undisturbed");
+    assert_eq!(staying.recv_text(), "undisturbed");
+}
+
+#[test]
+fn however_many_come_at_once_no_more_than_the_limit_stay() {
+    let host = Host::run(&echo_with(json!({"maxClients": 3})));
+    let to = host.address();
+    let all: Vec<_> =
+        (0..20).map(|_| std::thread::spawn(move || Client::connect_with(to, "/ws", &[]))).collect();
+    let mut staying = 0;
+    let mut held = Vec::new();
+    for client in all {
+        match client.join().unwrap() {
+            Err(refusal) => assert_eq!(refusal.status, 503),
+            Ok(mut client) => {
+                client.send_text("here");
+                match client.recv() {
+                    Frame::Text(_) => staying += 1,
+                    other => assert_eq!(other, Frame::Close(Some((1013, "too many clients".to_owned())))),
+                }
+                held.push(client);
+            }
+        }
+    }
+    assert_eq!(staying, 3, "{}", host.logs());
+}
+
+#[test]
+fn a_message_or_frame_beyond_its_limit_is_1009_and_one_within_passes() {
+    let limits = json!({"maxMessageSize": "1000", "maxFrameSize": 400, "maxFragments": "5"});
+    let host = Host::run(&echo_with(limits));
+    let mut peer = RawPeer::websocket(host.address(), "/ws");
+    peer.write_frame(false, 2, &[1; 400]);
+    peer.write_frame(false, 0, &[2; 400]);
+    peer.write_frame(true, 0, &[3; 200]);
+    assert_eq!(peer.read_frame().1.len(), 1000);
+    for number in 0..5_u8 {
+        peer.write_frame(number == 4, if number == 0 { 1 } else { 0 }, b"x");
+    }
+    assert_eq!(peer.read_frame(), (1, b"xxxxx".to_vec()));
+
+    type Misdeed = fn(&mut RawPeer);
+    let misdeeds: [(&str, u16, Misdeed); 3] = [
+        ("a frame too long", 1009, |peer| peer.write_frame(true, 2, &[1; 401])),
+        ("a message too long", 1009, |peer| {
+            for number in 0..3 {
+                peer.write_frame(false, if number == 0 { 2 } else { 0 }, &[1; 400]);
+            }
+        }),
+        ("too many fragments", 1008, |peer| {
+            for number in 0..6 {
+                peer.write_frame(false, if number == 0 { 1 } else { 0 }, b"x");
+            }
+        }),
+    ];
+    for (what, code, misdeed) in misdeeds {
+        let mut peer = RawPeer::websocket(host.address(), "/ws");
+        misdeed(&mut peer);
+        assert_eq!(peer.read_close_code(), Some(code), "{what}\n{}", host.logs());
+    }
+    host.wait_log("listener*127.0.0.1");
+    assert_eq!(metric(&host, "websocket_protocol_errors_total", "listener"), 3.0);
+}
+
+#[test]
+fn a_listener_with_a_heartbeat_cuts_clients_that_do_not_answer_and_keeps_those_that_do() {
+    let flow =
+        echo_with(json!({"hb": "1"})).node("watch", "status", "out", json!({"scope": ["receive"]})).io("");
+    let host = Host::run(&flow);
+    let mut io = host.io();
+    let mut silent = RawPeer::websocket(host.address(), "/ws");
+    let mut answering = host.connect("/ws");
+    for _ in 0..3 {
+        assert_eq!(answering.recv_or_ping(), Frame::Ping(vec![]));
+    }
+    assert_eq!(silent.read_frame(), (9, vec![]));
+    silent.read_to_end();
+    let cut = loop {
+        let status = io.recv_json()["status"].clone();
+        if status["event"] == "disconnect" {
+            break status;
+        }
+    };
+    assert_eq!(cut["code"], 1006, "{cut}");
+    assert_eq!(cut["text"], "connected 1");
+}
+
+#[test]
+fn a_client_that_is_idle_for_too_long_is_told_to_go() {
+    let host = Host::run(&echo_with(json!({"idleTimeout": 0.5})));
+    let mut client = host.connect("/ws");
+    assert_eq!(client.recv(), Frame::Close(Some((1001, "idle".to_owned()))));
+    host.wait_log("session*127.0.0.1*idle*node=listener");
+}
+
+#[test]
+fn an_option_that_makes_no_sense_is_reported_with_node_and_property_and_nothing_listens() {
+    let mut flow = echo();
+    let rows = [
+        ("maxMessageSize", json!("16 MiB")),
+        ("maxFrameSize", json!(0)),
+        ("maxFragments", json!(-1)),
+        ("maxClients", json!("many")),
+        ("idleTimeout", json!(true)),
+        ("handshakeTimeout", json!("soon")),
+        ("origins", json!("example.com")),
+        ("sendQueueMessages", json!(0)),
+        ("sendQueueBytes", json!(1.5)),
+        ("sendQueueOverflow", json!("wait")),
+        ("auth", json!("maybe")),
+    ];
+    for (name, value) in &rows {
+        let id = format!("bad-{name}");
+        let mut properties = json!({"path": format!("/{name}")});
+        properties[*name] = value.clone();
+        flow = flow.config(&id, "websocket-listener", properties);
+    }
+    let host = Host::run(&flow);
+    for (name, _) in &rows {
+        host.wait_log(&format!("bad-{name}*websocket-listener*\"{name}\""));
+        assert_eq!(host.connect_refused(&format!("/{name}")), 404, "{name}");
+    }
+    host.connect("/ws");
+}
+
+/// A listener on `/ws` with these properties that sends what comes from `/io`, to all.
+fn sending_with(properties: Value) -> Flow {
+    echo_with(properties).forget("forget", "reply").io("forget")
+}
+
+/// Messages of a flood: 20 MB, more than any socket takes.
+const FLOOD: usize = 200;
+
+/// Sends messages of 100 KB, numbered, and then `end`, to all, among them a peer that does not read them.
+fn flood(host: &Host) -> RawPeer {
+    let mut io = host.io();
+    let peer = RawPeer::websocket(host.address(), "/ws");
+    let rest = "x".repeat(100_000);
+    for number in 0..FLOOD {
+        io.send_json(&json!({"payload": format!("{number}:{rest}")}));
+    }
+    // All of it has been queued, or not.
+    let mut other = host.connect("/ws");
+    io.send_json(&json!({"payload": "end"}));
+    while other.recv_text() != "end" {}
+    peer
+}
+
+/// The numbers of the messages that a flooded peer gets when it reads at last, up to `end` or a close frame.
+fn numbers(peer: &mut RawPeer) -> (Vec<usize>, Option<u16>) {
+    let mut numbers = Vec::new();
+    loop {
+        match peer.read_frame() {
+            (1, payload) if payload == b"end" => return (numbers, None),
+            (1, payload) => {
+                let text = String::from_utf8(payload).unwrap();
+                numbers.push(text.split(':').next().unwrap().parse().unwrap());
+            }
+            (8, payload) => return (numbers, Some(u16::from_be_bytes([payload[0], payload[1]]))),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_with_1008_when_its_queue_is_full() {
+    let host = Host::run(&sending_with(json!({"sendQueueMessages": "10"})));
+    let (numbers, code) = numbers(&mut flood(&host));
+    assert_eq!(code, Some(1008), "{}", host.logs());
+    assert!(numbers.iter().copied().eq(0..numbers.len()), "in order and whole up to the end: {numbers:?}");
+    assert!(numbers.len() < FLOOD, "{numbers:?}");
+    host.wait_log("listener*127.0.0.1*queue");
+}
+
+#[test]
+fn when_it_is_asked_for_new_messages_for_a_full_queue_are_dropped_instead() {
+    let host =
+        Host::run(&sending_with(json!({"sendQueueBytes": 500_000, "sendQueueOverflow": "drop-newest"})));
+    // The last message of the flood is so short that there is room for it.
+    let (numbers, code) = numbers(&mut flood(&host));
+    assert_eq!(code, None, "{}", host.logs());
+    assert!(numbers.iter().copied().eq(0..numbers.len()), "what is kept is the beginning: {numbers:?}");
+    assert!(numbers.len() < FLOOD, "{numbers:?}");
+    assert!(metric(&host, "session_dropped_total", "listener") > 0.0);
+}
+
+#[test]
+fn when_it_is_asked_for_the_oldest_messages_of_a_full_queue_are_dropped_instead() {
+    let host = Host::run(&sending_with(json!({"sendQueueMessages": 10, "sendQueueOverflow": "drop-oldest"})));
+    let (numbers, code) = numbers(&mut flood(&host));
+    assert_eq!(code, None);
+    assert_eq!(numbers.last(), Some(&(FLOOD - 1)), "{numbers:?}");
+    assert!(numbers.is_sorted() && numbers.len() < FLOOD, "{numbers:?}");
+    assert!(metric(&host, "session_dropped_total", "listener") > 0.0);
+}
+
+#[test]
+fn a_listener_counts_its_connections_and_what_goes_through_them() {
+    let host = Host::run(&echo());
+    let mut clients = [host.connect("/ws"), host.connect("/ws"), host.connect("/ws")];
+    for client in &mut clients {
+        client.send_text("four");
+        assert_eq!(client.recv_text(), "four");
+        client.send_binary(&[0; 10]);
+        client.recv_binary();
+    }
+    let [mut leaving, _first, _second] = clients;
+    leaving.close(1000, "");
+    host.eventually("two connections", || {
+        (metric(&host, "websocket_connections", "listener") == 2.0).then_some(())
+    });
+    for (name, value) in [
+        ("websocket_connects_total", 3.0),
+        ("websocket_messages_received_total", 6.0),
+        ("websocket_messages_sent_total", 6.0),
+        ("websocket_bytes_received_total", 42.0),
+        ("websocket_bytes_sent_total", 42.0),
+        ("websocket_undelivered_total", 0.0),
+        ("websocket_protocol_errors_total", 0.0),
+    ] {
+        host.eventually(name, || (metric(&host, name, "listener") == value).then_some(()));
+    }
+}
+
 // ---- Status
 
 #[test]
@@ -649,6 +971,42 @@ fn in_and_out_nodes_say_how_many_clients_are_connected() {
     second.close(1000, "");
     // The key of a text that the editor translates.
     next(both("common.status.disconnected", "disconnect"));
+}
+
+#[test]
+fn connect_and_disconnect_say_which_client_and_how_it_ended() {
+    let flow = Flow::new()
+        .config("listener", "websocket-listener", json!({"path": "/ws/:room"}))
+        .node("receive", "websocket in", "reply", json!({"server": "listener"}))
+        .node("reply", "websocket out", "", json!({"server": "listener"}))
+        .node("watch", "status", "out", json!({"scope": ["receive"]}))
+        .io("");
+    let host = Host::run(&flow);
+    let mut io = host.io();
+    let mut check = |end: fn(RawPeer), code: u16, reason: &str| {
+        let peer = RawPeer::websocket(host.address(), "/ws/tea?a=1");
+        let connect = io.recv_json()["status"].clone();
+        assert_eq!(connect["event"], "connect");
+        let session = &connect["_session"];
+        assert_eq!((&session["params"]["room"], &session["query"]["a"]), (&json!("tea"), &json!("1")));
+        assert_eq!(connect.get("code"), None, "{connect}");
+        end(peer);
+        let disconnect = loop {
+            let status = io.recv_json()["status"].clone();
+            if status["event"] == "disconnect" {
+                break status;
+            }
+        };
+        assert_eq!(&disconnect["_session"], session);
+        assert_eq!(
+            (&disconnect["code"], &disconnect["reason"]),
+            (&json!(code), &json!(reason)),
+            "{disconnect}"
+        );
+    };
+    check(|mut peer| peer.write_frame(true, 8, b"\x0f\xa1bye"), 4001, "bye");
+    check(|mut peer| peer.write_frame(true, 8, b""), 1005, "");
+    check(drop, 1006, "");
 }
 
 #[test]

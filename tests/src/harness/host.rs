@@ -1,6 +1,7 @@
 //! The host: the real binary as a child process, in a folder of its own.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +16,7 @@ use super::{
 };
 
 /// What the host logs when its server accepts connections; the address follows.
-const LISTENING: &str = "listening on http://";
+const LISTENING: &str = "listening on http";
 
 /// What the host logs when every node exists.
 const STARTED: &str = "started flows";
@@ -31,6 +32,7 @@ pub struct HostBuilder {
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
     settings_file: String,
+    files: Vec<(String, String)>,
     names_plugin_folder: bool,
     program: PathBuf,
 }
@@ -130,6 +132,13 @@ impl HostBuilder {
         self
     }
 
+    /// With one more file in its working directory.
+    #[must_use]
+    pub fn file(mut self, name: &str, text: impl Into<String>) -> Self {
+        self.files.push((name.to_owned(), text.into()));
+        self
+    }
+
     /// Without its own plugin folder on the command line.
     #[must_use]
     pub fn plugin_folder_from_environment(mut self) -> Self {
@@ -190,6 +199,9 @@ impl HostBuilder {
             std::fs::write(folder.path().join("flowbay.toml"), &self.settings_file)
                 .expect("a file can be written");
         }
+        for (name, text) in &self.files {
+            std::fs::write(folder.path().join(name), text).expect("a file can be written");
+        }
         let mut command = command(&self.program, folder.path());
         command.args(["run", "flows.json"]);
         if !self.says_port() {
@@ -223,6 +235,7 @@ impl Host {
             arguments: Vec::new(),
             environment: Vec::new(),
             settings_file: String::new(),
+            files: Vec::new(),
             names_plugin_folder: true,
             program: host_copy(),
         }
@@ -425,7 +438,23 @@ impl Drop for Host {
 /// # Panics
 /// When it does not end.
 pub fn flowbay(folder: &Path, arguments: &[&str]) -> Finished {
-    let mut child = command(&host_copy(), folder).args(arguments).spawn().expect("the host can be started");
+    flowbay_given(folder, arguments, "")
+}
+
+/// As [`flowbay`], with a text on its standard input.
+///
+/// # Panics
+/// When it does not end.
+pub fn flowbay_given(folder: &Path, arguments: &[&str], input: &str) -> Finished {
+    let mut command = command(&host_copy(), folder);
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.args(arguments).spawn().expect("the host can be started");
+    if let Some(mut stdin) = child.stdin.take() {
+        // Whoever wants none of it may close it.
+        let _ = stdin.write_all(input.as_bytes());
+    }
     let stdout = Output::of(child.stdout.take().expect("the output is a pipe"));
     let stderr = Output::of(child.stderr.take().expect("the output is a pipe"));
     let status = eventually_within(PATIENCE, || child.try_wait().ok().flatten()).unwrap_or_else(|| {
@@ -447,16 +476,18 @@ fn command(program: &Path, folder: &Path) -> Command {
     command.env("TMPDIR", folder);
     for (name, _) in std::env::vars_os() {
         let known = name.to_string_lossy();
-        if known.starts_with("FLOWBAY_") || known.starts_with("RUST_") {
+        let is_proxy = known.to_ascii_lowercase().ends_with("_proxy");
+        let own = ["FLOWBAY_", "NODE_RED_", "RUST_"].iter().any(|prefix| known.starts_with(prefix));
+        if own || is_proxy {
             command.env_remove(&name);
         }
     }
     command
 }
 
-/// The address behind `http://` in a line of the log.
+/// The address behind `http://` or `https://` in a line of the log.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let rest = line.split("http://").nth(1)?;
+    let rest = line.split("://").nth(1)?;
     let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "[].:".contains(c))).unwrap_or(rest.len());
     rest[..end].trim_end_matches('.').parse().ok()
 }

@@ -7,7 +7,9 @@ mod eventually;
 mod flow;
 mod host;
 mod http;
+mod https;
 mod output;
+mod proxy;
 mod raw;
 mod server;
 mod tls;
@@ -17,9 +19,14 @@ pub use builds::{Builds, Way, cargo, install, patched, rebuilt};
 pub use client::{Client, Frame, Refusal};
 pub use eventually::{PATIENCE, eventually, eventually_within};
 pub use flow::Flow;
-pub use host::{Finished, Host, HostBuilder, flowbay, free_port};
+pub use host::{Finished, Host, HostBuilder, flowbay, flowbay_given, free_port};
 pub use http::{Reply, request};
+pub use https::{Certificate, TlsStream, connect_tls, connect_wss, https_request};
 pub use output::Output;
+pub use proxy::{ConnectProxy, ProxyManner};
 pub use raw::RawPeer;
-pub use server::{Peer, WsServer};
-pub use tls::{TlsWebSocket, accept_tls, test_root_file};
+pub use server::{Peer, Visitor, WsServer, reset};
+pub use tls::{
+    ServerTls, TlsWebSocket, accept_tls, accept_tls_as, certificate_file, certificate_in, server_config,
+    test_root_file,
+};

@@ -82,6 +82,11 @@ impl RawPeer {
         self.stream.write_all(&frame(true, opcode, Some([1, 2, 3, 4]), payload)).is_ok()
     }
 
+    /// The connection itself, for what is not here.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// How long writing may take from now on.
     pub fn set_write_timeout(&mut self, timeout: Duration) {
         self.stream.set_write_timeout(Some(timeout)).expect("a timeout can be set");

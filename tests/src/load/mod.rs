@@ -60,6 +60,8 @@ pub struct Plan {
     pub pause: Duration,
     /// Messages that a connection has in flight at most.
     pub in_flight: u64,
+    /// With this, a load of clients speaks TLS.
+    pub client_tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Plan {
@@ -82,6 +84,7 @@ impl Plan {
             sizes: message::SIZES,
             pause: Duration::from_millis(5),
             in_flight: 4,
+            client_tls: None,
         }
     }
 }
@@ -230,7 +233,11 @@ impl Running {
         let number = self.next_number;
         self.next_number += 1;
         self.tally.handshakes += 1;
-        let peer = Peer::client(number, Stream::Plain(tcp), manner, *mode, &address.to_string(), path);
+        let stream = match &self.plan.client_tls {
+            Some(config) => Stream::tls_client(tcp, Arc::clone(config)),
+            None => Stream::Plain(tcp),
+        };
+        let peer = Peer::client(number, stream, manner, *mode, &address.to_string(), path);
         match self.peers.get_mut(index) {
             Some(place) => *place = peer,
             None => self.peers.push(peer),

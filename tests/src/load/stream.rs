@@ -4,15 +4,16 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 /// A connected stream.
 #[derive(Debug)]
 pub enum Stream {
     /// Bytes as they are.
     Plain(TcpStream),
-    /// The server's side of TLS.
-    Tls(Box<ServerConnection>, TcpStream),
+    /// Either side of TLS.
+    Tls(Box<Connection>, TcpStream),
 }
 
 impl Stream {
@@ -22,7 +23,17 @@ impl Stream {
     /// When the configuration is not complete.
     pub fn tls(tcp: TcpStream, config: Arc<ServerConfig>) -> Stream {
         let connection = ServerConnection::new(config).expect("the configuration is complete");
-        Stream::Tls(Box::new(connection), tcp)
+        Stream::Tls(Box::new(connection.into()), tcp)
+    }
+
+    /// The client's side of TLS on a connection that is being made to a server called `localhost`.
+    ///
+    /// # Panics
+    /// When the configuration is not complete.
+    pub fn tls_client(tcp: TcpStream, config: Arc<ClientConfig>) -> Stream {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connection = ClientConnection::new(config, name).expect("the configuration is complete");
+        Stream::Tls(Box::new(connection.into()), tcp)
     }
 
     /// Writes out what TLS has ready; whether all of it went.

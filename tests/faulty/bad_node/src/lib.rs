@@ -16,12 +16,14 @@
 //! | `burst` | `count` | sends payloads 0, 1, …, waiting while the flow is congested |
 //! | `blind-burst` | `count` | the same without waiting |
 //! | `collector` | | keeps payloads and shows them as JSON at `/collector/<id>` |
+//! | `shows-credentials` | | sends messages on with its credentials (`user`, `password`) as the payload |
 //! | `uses-tls` | `log` | passes messages on; makes thread-local values whose end is a line in the file `log` |
 //! | `makes-thread` | `log` | makes such a value on a thread of its own while it is created |
 
 #![forbid(unsafe_code)]
 
 mod collector;
+mod credentials;
 mod failing;
 mod passing;
 mod slow;
@@ -29,6 +31,7 @@ mod sources;
 mod tls;
 
 use collector::Collector;
+use credentials::ShowsCredentials;
 use failing::{FailsOnInput, PanicsInConstructor, PanicsInRun, PanicsOnInput};
 use flowbay_sdk::export_plugin;
 use passing::{Counter, MultiOutput, Passes};
@@ -51,6 +54,7 @@ export_plugin!(
     Burst,
     BlindBurst,
     Collector,
+    ShowsCredentials,
     UsesTls,
     MakesThread,
 );
