@@ -51,6 +51,10 @@ impl Node for WebSocketClient {
         self.0.serve(connection).await
     }
 
+    fn on_connection_lost(&self, session: &str, _ctx: &Ctx) {
+        self.0.lost(session);
+    }
+
     async fn on_direct(&self, msg: Msg, _ctx: &Ctx) -> Result<(), Error> {
         self.0.on_direct(&msg);
         // Not a message of the flow.

@@ -27,7 +27,7 @@ use crate::{
     connection::{Ending, IDLE, Limits, Live, State, Surroundings, Timer, Traffic, close_request},
     control::Action,
     link::Client,
-    listener::Listener,
+    listener::{Listener, PATH_TAKEN},
     metrics::Metrics,
     payload::{self, Data, Mode, Target},
     session,
@@ -109,15 +109,16 @@ impl Endpoint {
         let open = self.open();
         self.saved.store(true, Ordering::SeqCst);
         let sessions: Vec<Value> = open.iter().map(Value::from).collect();
-        let link = match &self.role {
-            EndpointRole::Listener(_) => Value::Null,
-            EndpointRole::Client(client) => client.save(),
+        let (link, path_taken) = match &self.role {
+            EndpointRole::Listener(listener) => (Value::Null, listener.path_taken()),
+            EndpointRole::Client(client) => (client.save(), false),
         };
         drop(open);
         Value::Object(Object::from([
             ("v", Value::from(STATE_VERSION)),
             ("sessions", Value::from(sessions)),
             ("link", link),
+            (PATH_TAKEN, Value::from(path_taken)),
         ]))
     }
 
@@ -346,6 +347,17 @@ impl Endpoint {
     pub fn on_direct(&self, msg: &Msg) {
         if let Some(left) = Left::from_value(msg.payload()) {
             self.forget(self.open(), left);
+        }
+    }
+
+    /// A connection could not be served any more, or not be taken over from the generation before. Nothing when its
+    /// end was noticed already.
+    pub fn lost(&self, session: &str) {
+        let is_open = self.open().contains(session);
+        if is_open {
+            let id = Str::from(session);
+            let session = session::minimal(&id);
+            self.has_left(Left { id, session, ending: Ending::default(), unsent: Vec::new() });
         }
     }
 

@@ -70,6 +70,10 @@ impl Node for WebSocketListener {
         self.0.serve(connection).await
     }
 
+    fn on_connection_lost(&self, session: &str, _ctx: &Ctx) {
+        self.0.lost(session);
+    }
+
     async fn on_direct(&self, msg: Msg, _ctx: &Ctx) -> Result<(), Error> {
         self.0.on_direct(&msg);
         // Not a message of the flow.
@@ -102,7 +106,12 @@ pub struct Listener {
     queue: QueueOptions,
     /// It was said that passwords can be read on their way.
     warned: AtomicBool,
+    /// Another node has the path.
+    path_taken: AtomicBool,
 }
+
+/// In the state of an endpoint: whether it was said that another has its path.
+pub const PATH_TAKEN: &str = "path_taken";
 
 /// Why an upgrade is refused.
 struct Refusal {
@@ -137,6 +146,7 @@ impl Listener {
             decision_ms: options.seconds_ms("handshakeTimeout")?.filter(|ms| *ms > 0).unwrap_or(DECISION_MS),
             queue: settings.send_queue()?,
             warned: AtomicBool::new(false),
+            path_taken: AtomicBool::new(false),
         })
     }
 
@@ -160,11 +170,21 @@ impl Listener {
     /// # Errors
     /// Another listener has it.
     pub fn run(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let path = &endpoint.settings().path;
-        endpoint.ctx().register_upgrade(&full_path(path)).map_err(|error| {
-            endpoint.ctx().log(LogLevel::Debug, error.text());
-            Error::new(format!("Cannot have two WebSocket listeners on the same path: {path}"))
-        })
+        let (path, ctx) = (&endpoint.settings().path, endpoint.ctx());
+        let Err(taken) = ctx.register_upgrade(&full_path(path)) else { return Ok(()) };
+        ctx.log(LogLevel::Debug, taken.text());
+        self.path_taken.store(true, Ordering::Relaxed);
+        let is_known = ctx.restored().is_some_and(|state| state[PATH_TAKEN] == Value::Bool(true));
+        if is_known {
+            // Said by the generation before.
+            return Ok(());
+        }
+        Err(Error::new(format!("Cannot have two WebSocket listeners on the same path: {path}")))
+    }
+
+    /// Whether another node has its path.
+    pub fn path_taken(&self) -> bool {
+        self.path_taken.load(Ordering::Relaxed)
     }
 
     // ---- Upgrades ----
