@@ -72,6 +72,32 @@ for (const kind of [wsPeer, pythonPeer]) {
         assert.equal(session.remoteAddress, '127.0.0.1');
     });
 
+    a('user and password, or a token, let those in who have them', async (scope, peer) => {
+        const rules = [set('payload', '_session.identity', 'msg')];
+        const parts = [
+            listener('people', '/basic', { auth: 'basic', rules }),
+            listener('robots', '/bearer', { auth: 'bearer', rules }),
+        ];
+        const credentials = { people: { users: 'ada:p@ss:word' }, robots: { tokens: 'robot:0123456789abcdef' } };
+        const files = { 'flows_cred.json': JSON.stringify(credentials) };
+        const host = await Host.start(scope, flow(...parts), { files });
+        for (const [user, status] of [['', 401], ['ada:wrong', 401], ['eve:p%40ss%3Aword', 401]]) {
+            const { refused, headers } = await peer.refused(host.url('/basic', { user }));
+            assert.equal(refused, status);
+            assert.match(headers['www-authenticate'], /^Basic /);
+        }
+        const headers = { Authorization: 'Bearer 0123456789abcdef' };
+        for (const [url, options, identity] of [
+            [host.url('/basic', { user: 'ada:p%40ss%3Aword' }), {}, 'ada'],
+            [host.url('/bearer'), { headers }, 'robot'],
+        ]) {
+            const connection = await peer.connect(url, options);
+            connection.send('who am I?');
+            assert.equal(await connection.next(), identity);
+        }
+        assert.equal((await peer.refused(host.url('/bearer'))).refused, 401);
+    });
+
     a('a close code goes into the flow, and one out of the flow to the client', async (scope, peer) => {
         const rules = [set('action', 'close'), set('code', '4002', 'num'), set('reason', 'enough')];
         const host = await Host.start(scope, flow(

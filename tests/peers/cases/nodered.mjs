@@ -21,6 +21,8 @@ const mode = (name, wholemsg) => [
     listener(`echo-${name}`, `/ws/${name}`, { wholemsg }),
     config(`client-${name}`, 'websocket-client', {
         path: `\${${name}_url}`, tls: '', wholemsg, hb: '0', subprotocol: '', headers: [],
+        // Which Node-RED does not know; it takes three seconds.
+        reconnect: 'fixed', reconnectDelay: '1',
     }),
     config(`probe-${name}`, 'websocket-listener', { path: `/probe/${name}`, wholemsg }),
     node(`probe-in-${name}`, 'websocket in', [`out-${name}`], { server: `probe-${name}` }),

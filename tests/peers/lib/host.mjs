@@ -26,6 +26,7 @@ export class Host {
         }
         // Swaps happen when a case says so.
         const all = ['run', 'flows.json', '-p', String(port), '--plugins', 'plugins', '--no-watch', ...args];
+        env = { FLOWBAY_SHIPPED_PLUGINS: 'false', ...env };
         host.process = new Process(scope, 'the host', hostProgram, all, { cwd: host.#folder, env });
         const { stderr } = host.process;
         const [, address] = await host.process.alive(stderr.wait('listening on http://([0-9.:]+)'));
