@@ -99,8 +99,14 @@ impl Session {
         self.host.poll_recv(cx, into)
     }
 
-    /// Ready when the host wants the connection back ([`Received::HandOver`]); takes no values. For a connection whose
-    /// peer takes nothing at the moment, and which therefore does not call [`Session::poll_recv`].
+    /// Ready when the host wants the connection back ([`Received::HandOver`]) or has cut the session
+    /// ([`Received::Closed`]); takes no values. For a connection whose peer takes nothing at the moment, and which
+    /// therefore does not call [`Session::poll_recv`]. A cut connection should not wait for such a peer without end.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Received> {
+        self.host.poll_end(cx)
+    }
+
+    /// As [`Session::poll_end`], ready only when the host wants the connection back.
     pub fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.host.poll_hand_over(cx)
     }
@@ -108,6 +114,12 @@ impl Session {
     /// As [`Session::poll_recv`], as a future. Safe to drop at any time: what it took is in `into`.
     pub async fn recv(&self, into: &mut Vec<Value>) -> Received {
         self.host.recv(into).await
+    }
+
+    /// Appends all that still waits to be sent to `into`, oldest first, even while the host wants the connection back.
+    /// For one that has ended and is not given back: what it leaves in the queue is gone with the session.
+    pub fn take_left(&self, into: &mut Vec<Value>) {
+        self.host.take_left(into);
     }
 
     /// Bytes waiting in the queue: a connection whose peer does not read should stop reading from it.

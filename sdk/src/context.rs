@@ -15,7 +15,7 @@ use flowbay_abi::{
     value::{Object, Str, Value},
 };
 
-use crate::{Counter, Error, Gauge, HostStream, Node, Status};
+use crate::{Counter, Error, Gauge, HostStream, Node, Status, let_go::Reporting};
 
 /// A node's surroundings: its outputs, its sessions, its part of the host. Cloning is cheap; a clone held by
 /// something that outlives the node does nothing any more once the node is closed.
@@ -29,13 +29,32 @@ struct Inner {
     id: Str,
     info: Value,
     restored: Option<Value>,
+    #[cfg(feature = "tokio")]
+    own_runtime: crate::on_tokio::OwnRuntime,
 }
 
 impl Ctx {
     pub(crate) fn new(host: HostNode, restored: Option<Value>) -> Self {
         let info = host.info();
         let id = info.get("id").and_then(Value::as_str).unwrap_or_default().into();
-        Self { inner: Arc::new(Inner { host, id, info, restored }) }
+        let inner = Inner {
+            host,
+            id,
+            info,
+            restored,
+            #[cfg(feature = "tokio")]
+            own_runtime: Default::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn host(&self) -> &HostNode {
+        &self.inner.host
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn own_runtime(&self) -> &crate::on_tokio::OwnRuntime {
+        &self.inner.own_runtime
     }
 
     /// The node's id. Inside a subflow instance it is unique to the instance.
@@ -142,7 +161,8 @@ impl Ctx {
         self.inner.host.credentials()
     }
 
-    /// Reads a property path from a context store; an empty `store` is the default one.
+    /// Reads a property path from a context store: `memory`, `file` where the host keeps context in files, or what the
+    /// host's settings call it; an empty `store` is the default one, and so is one that the host does not have.
     ///
     /// # Errors
     /// The path is not valid.
@@ -150,10 +170,11 @@ impl Ctx {
         self.inner.host.context_get(scope, store, path).map_err(Error::from_abi)
     }
 
-    /// Writes a property path in a context store; `None` deletes it.
+    /// Writes a property path in a context store; `None` deletes it. What is in files is written some time later; only
+    /// what JSON can say is read from there again.
     ///
     /// # Errors
-    /// The path is not valid.
+    /// The path is not valid, or the context would be larger than the host's settings allow (`CONTEXT_FULL`).
     pub fn context_set(
         &self,
         scope: ContextScope,
@@ -172,7 +193,7 @@ impl Ctx {
     /// Runs a task on the host's threads. It is dropped when the node has closed; a panic in it is reported.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let ctx = self.clone();
-        let mut task = Box::pin(task);
+        let mut task = Box::pin(Reporting::new(Box::pin(task), self));
         let reporting = poll_fn(move |cx| match catch(|| task.as_mut().poll(cx)) {
             Ok(polled) => polled,
             Err(text) => {

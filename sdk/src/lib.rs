@@ -29,18 +29,26 @@
 //! ```
 //!
 //! **Threads.** A plugin has none. All its code runs on the host's threads, several at a time, and must not block
-//! them; [`Ctx::spawn`] and [`Ctx::sleep`] are the ways to do something later. Sockets belong to the host too
+//! them; [`Ctx::spawn`] and [`Ctx::sleep`] are the ways to do something later, and [`Ctx::blocking`] does what blocks on
+//! threads that are there for it. For a library that needs a tokio runtime around it, the feature `tokio` gives the node
+//! one (`Ctx::tokio`). Sockets belong to the host too
 //! ([`HostStream`], [`Ctx::dial`]): that is what lets a connection outlive the code behind it.
 
+mod blocking;
 mod config;
 mod connection;
 mod context;
 mod error;
 pub mod frames;
+pub mod guide;
 mod http;
+mod later;
+mod let_go;
 mod metric;
 mod node;
 mod node_type;
+#[cfg(feature = "tokio")]
+mod on_tokio;
 mod plugin;
 pub mod prelude;
 mod seldom;
@@ -63,6 +71,7 @@ pub use flowbay_abi::{
 };
 pub use flowbay_sdk_macros::node;
 pub use http::{Overflow, QueueOptions, Request, Response, UpgradeAnswer, UpgradeRequest};
+pub use later::{Finish, Finished, later};
 pub use metric::{Counter, Gauge};
 pub use node::{Described, Node};
 pub use node_type::{Credential, NodeType, Role};

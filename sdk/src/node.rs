@@ -12,14 +12,14 @@ use flowbay_abi::{
     FfiFuture, io as abi_io,
     message::Msg,
     node::{NodeError, Outcome, PluginNode, Via},
-    panics::{catch, guarded, guarded_box},
+    panics::{catch, guarded},
     value::Value,
 };
 use serde::de::DeserializeOwned;
 
 use crate::{
     Connection, ConnectionEnd, Ctx, Error, NodeType, Request, Response, UpgradeAnswer, UpgradeRequest,
-    connection, context,
+    connection, context, let_go, let_go::Reporting,
 };
 
 /// What a node type says of itself; written by the `#[node]` attribute.
@@ -92,7 +92,8 @@ pub trait Node: Described + Sized + Send + Sync + 'static {
         UpgradeAnswer::refuse(404)
     }
 
-    /// An HTTP request for a route that the node registered.
+    /// An HTTP request for a route that the node registered. Dropped unfinished when the client goes away: what is to be
+    /// done to its end in any case belongs into a task ([`Ctx::spawn`]).
     fn on_request(&self, request: Request, ctx: &Ctx) -> impl Future<Output = Response> + Send {
         let _ = (request, ctx);
         async { Response::status(404) }
@@ -121,30 +122,86 @@ pub trait Node: Described + Sized + Send + Sync + 'static {
     }
 }
 
+#[cfg(feature = "tokio")]
+use crate::on_tokio::Life;
+
+/// What ends with a node; without a runtime of the node's own, nothing.
+#[cfg(not(feature = "tokio"))]
+#[derive(Clone)]
+struct Life;
+
+#[cfg(not(feature = "tokio"))]
+impl Life {
+    fn new(_ctx: &Ctx) -> Self {
+        Self
+    }
+}
+
 /// A node and its context, as the boundary holds them.
 pub(crate) struct Adapter<N> {
-    node: Arc<N>,
+    /// There until it is dropped.
+    node: Option<Arc<N>>,
     ctx: Ctx,
+    life: Life,
+}
+
+/// What a future of the node's has of it. Such a future may outlive the adapter: a message in hand is finished by the
+/// code that was given it.
+struct Part<N> {
+    /// There until it is dropped.
+    node: Option<Arc<N>>,
+    ctx: Ctx,
+    /// Dropped after what it is for.
+    _life: Life,
+}
+
+impl<N> Part<N> {
+    fn node(&self) -> &N {
+        self.node.as_deref().expect("the node is there until this is dropped")
+    }
+}
+
+impl<N> Drop for Part<N> {
+    fn drop(&mut self) {
+        let_go::node(self.node.take(), &self.ctx);
+    }
 }
 
 impl<N: Node> Adapter<N> {
     pub(crate) fn new(node: Arc<N>, ctx: Ctx) -> Self {
-        Self { node, ctx }
+        Self { node: Some(node), life: Life::new(&ctx), ctx }
+    }
+
+    fn node(&self) -> &N {
+        self.node.as_deref().expect("the node is there until this is dropped")
+    }
+
+    fn part(&self) -> Part<N> {
+        Part { node: self.node.clone(), ctx: self.ctx.clone(), _life: self.life.clone() }
     }
 
     fn input(&self, msg: Msg, via: Via) -> Outcome {
-        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        let own = self.part();
         let future: Pin<Box<dyn Future<Output = RResult<(), NodeError>> + Send>> = match via {
-            Via::Wire => Box::pin(async move { finished(node.on_input(msg, &ctx).await) }),
-            Via::Direct => Box::pin(async move { finished(node.on_direct(msg, &ctx).await) }),
+            Via::Wire => Box::pin(async move {
+                let own = own;
+                finished(own.node().on_input(msg, &own.ctx).await)
+            }),
+            Via::Direct => Box::pin(async move {
+                let own = own;
+                finished(own.node().on_direct(msg, &own.ctx).await)
+            }),
         };
-        poll_once(future)
+        poll_once(future, &self.ctx)
     }
 }
 
 impl<N> Drop for Adapter<N> {
     fn drop(&mut self) {
-        context::unshare(self.ctx.id(), &self.node);
+        if let Some(node) = &self.node {
+            context::unshare(self.ctx.id(), node);
+        }
+        let_go::node(self.node.take(), &self.ctx);
     }
 }
 
@@ -156,24 +213,25 @@ fn finished(result: Result<(), Error>) -> RResult<(), NodeError> {
 }
 
 /// Most handlers never wait: they are done after one poll, and no future crosses.
-fn poll_once(mut future: Pin<Box<dyn Future<Output = RResult<(), NodeError>> + Send>>) -> Outcome {
+fn poll_once(mut future: Pin<Box<dyn Future<Output = RResult<(), NodeError>> + Send>>, ctx: &Ctx) -> Outcome {
     match catch(|| future.as_mut().poll(&mut Context::from_waker(Waker::noop()))) {
         Ok(Poll::Ready(RResult::ROk(()))) => Outcome::Done,
         Ok(Poll::Ready(RResult::RErr(error))) if error.is_ignored() => Outcome::Ignored,
         Ok(Poll::Ready(RResult::RErr(error))) => Outcome::Failed(error),
-        Ok(Poll::Pending) => {
-            Outcome::Pending(guarded_box(future, |text| RResult::RErr(NodeError::from_panic(text))))
-        }
+        Ok(Poll::Pending) => Outcome::Pending(guarded(Reporting::new(future, ctx), |text| {
+            RResult::RErr(NodeError::from_panic(text))
+        })),
         Err(text) => Outcome::Failed(NodeError::from_panic(text)),
     }
 }
 
 impl<N: Node> PluginNode for Adapter<N> {
     fn on_start(&self) {
-        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        let own = self.part();
         let mut task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-            if let Err(error) = node.run(&ctx).await {
-                ctx.report_error(error, None);
+            let own = own;
+            if let Err(error) = own.node().run(&own.ctx).await {
+                own.ctx.report_error(error, None);
             }
         });
         // A node without a task of its own is done here and costs none.
@@ -187,43 +245,61 @@ impl<N: Node> PluginNode for Adapter<N> {
     }
 
     fn on_close(&self, removed: bool) -> FfiFuture<()> {
-        let (node, ctx) = (self.node.clone(), self.ctx.clone());
+        let own = self.part();
         let log = self.ctx.clone();
+        let closing = async move {
+            let own = own;
+            own.node().on_close(removed, &own.ctx).await;
+        };
+        let mut closing = Box::pin(Reporting::new(Box::pin(closing), &log));
         guarded(
-            async move {
-                let closing = async { node.on_close(removed, &ctx).await };
-                let mut closing = std::pin::pin!(closing);
-                std::future::poll_fn(|cx| match catch(|| closing.as_mut().poll(cx)) {
-                    Ok(polled) => polled,
-                    Err(text) => {
-                        log.report_error(Error::new(text), None);
-                        Poll::Ready(())
-                    }
-                })
-                .await;
-            },
+            std::future::poll_fn(move |cx| match catch(|| closing.as_mut().poll(cx)) {
+                Ok(polled) => polled,
+                Err(text) => {
+                    log.report_error(Error::new(text).with_code("PANIC"), None);
+                    Poll::Ready(())
+                }
+            }),
             |_| (),
         )
     }
 
     fn on_upgrade(&self, request: Value, ticket: u64) -> Value {
-        self.node.on_upgrade(UpgradeRequest::new(request, ticket), &self.ctx).into_value()
+        self.node().on_upgrade(UpgradeRequest::new(request, ticket), &self.ctx).into_value()
     }
 
     fn on_request(&self, request: Value) -> FfiFuture<Value> {
-        let (node, ctx) = (self.node.clone(), self.ctx.clone());
-        guarded(async move { node.on_request(Request::new(request), &ctx).await.into_value() }, |text| {
-            Response::status(500).body(text).into_value()
-        })
+        let own = self.part();
+        let answer = async move {
+            let own = own;
+            own.node().on_request(Request::new(request), &own.ctx).await.into_value()
+        };
+        let log = self.ctx.clone();
+        let mut answer = Box::pin(Reporting::new(Box::pin(answer), &log));
+        // What went wrong is for the log, not for whoever asked.
+        let failed = |_| Response::status(500).body("the node failed").into_value();
+        guarded(
+            std::future::poll_fn(move |cx| match catch(|| answer.as_mut().poll(cx)) {
+                Ok(polled) => polled,
+                Err(text) => {
+                    log.report_error(Error::new(format!("request: {text}")).with_code("PANIC"), None);
+                    Poll::Ready(failed(String::new()))
+                }
+            }),
+            failed,
+        )
     }
 
     fn on_connection(&self, connection: abi_io::Connection) -> FfiFuture<abi_io::ConnectionEnd> {
-        let (node, ctx) = (self.node.clone(), self.ctx.clone());
-        let (told, log) = (self.node.clone(), self.ctx.clone());
+        let own = self.part();
+        let told = self.part();
         let connection = connection::from_abi(connection);
         let session = connection.session.id().clone();
-        let serve = async move { connection::end_to_abi(node.on_connection(connection, &ctx).await) };
-        let mut serve = Some(Box::pin(serve));
+        let serve = async move {
+            let own = own;
+            connection::end_to_abi(own.node().on_connection(connection, &own.ctx).await)
+        };
+        let mut serve = Some(Box::pin(Reporting::new(Box::pin(serve), &self.ctx)));
         guarded(
             std::future::poll_fn(move |cx| {
                 let Some(serving) = &mut serve else { return Poll::Pending };
@@ -231,13 +307,17 @@ impl<N: Node> PluginNode for Adapter<N> {
                     Ok(polled) => return polled,
                     Err(text) => text,
                 };
-                log.report_error(Error::new(format!("session {session}: {text}")), None);
+                let report = |text: String| {
+                    told.ctx.report_error(
+                        Error::new(format!("session {session}: {text}")).with_code("PANIC"),
+                        None,
+                    );
+                };
+                report(text);
                 // First what the connection still has, which may say by itself that it has ended.
-                let left = serve.take();
-                if let Err(text) =
-                    catch(move || drop(left)).and_then(|()| catch(|| told.on_connection_lost(&session, &log)))
-                {
-                    log.report_error(Error::new(format!("session {session}: {text}")), None);
+                drop(serve.take());
+                if let Err(text) = catch(|| told.node().on_connection_lost(&session, &told.ctx)) {
+                    report(text);
                 }
                 Poll::Ready(abi_io::ConnectionEnd::Closed)
             }),
@@ -246,11 +326,11 @@ impl<N: Node> PluginNode for Adapter<N> {
     }
 
     fn on_connection_lost(&self, session: &str) {
-        self.node.on_connection_lost(session, &self.ctx);
+        self.node().on_connection_lost(session, &self.ctx);
     }
 
     fn save(&self) -> Result<Option<Value>, NodeError> {
-        self.node.save().map_err(|error| error.into_abi().unwrap_or_else(|| NodeError::new("not saved")))
+        self.node().save().map_err(|error| error.into_abi().unwrap_or_else(|| NodeError::new("not saved")))
     }
 }
 

@@ -52,12 +52,14 @@ pub struct NodeType {
     category: &'static str,
     color: &'static str,
     icon: &'static str,
+    icon_svg: &'static str,
     align: &'static str,
     inputs: u32,
     outputs: u32,
     concurrency: u32,
     credentials: &'static [(&'static str, Credential)],
     html: &'static str,
+    locales: &'static [(&'static str, &'static str)],
 }
 
 /// What a credential field holds: how the editor shows it.
@@ -87,12 +89,14 @@ impl NodeType {
             category: "",
             color: "#dddddd",
             icon: "",
+            icon_svg: "",
             align: "left",
             inputs: 0,
             outputs: 0,
             concurrency: 1,
             credentials: &[],
             html: "",
+            locales: &[],
         }
     }
 
@@ -114,10 +118,17 @@ impl NodeType {
         Self { color, ..self }
     }
 
-    /// The icon's file name.
+    /// The icon's file name: one of Node-RED's, or that of [`NodeType::icon_svg`].
     #[must_use]
     pub const fn icon(self, icon: &'static str) -> Self {
         Self { icon, ..self }
+    }
+
+    /// The icon itself, for one that is the plugin's own: `include_str!("lower-case.svg")`, 64 KiB at most. The type
+    /// has an [`NodeType::icon`] then too, which is its name.
+    #[must_use]
+    pub const fn icon_svg(self, icon_svg: &'static str) -> Self {
+        Self { icon_svg, ..self }
     }
 
     /// The side of the icon: `left` or `right`.
@@ -158,6 +169,13 @@ impl NodeType {
         Self { html, ..self }
     }
 
+    /// The editor's texts by language tag, each a JSON object as Node-RED's message catalogues are:
+    /// `&[("en-US", include_str!("en-US.json")), ("de", include_str!("de.json"))]`, 256 KiB each at most.
+    #[must_use]
+    pub const fn locales(self, locales: &'static [(&'static str, &'static str)]) -> Self {
+        Self { locales, ..self }
+    }
+
     /// The type's name in flow files.
     pub const fn name(&self) -> &'static str {
         self.name
@@ -176,6 +194,9 @@ impl NodeType {
         object.insert("category", self.category);
         object.insert("color", self.color);
         object.insert("icon", self.icon);
+        if !self.icon_svg.is_empty() {
+            object.insert("icon_svg", self.icon_svg);
+        }
         object.insert("align", self.align);
         object.insert("inputs", i64::from(self.inputs));
         object.insert("outputs", i64::from(self.outputs));
@@ -184,6 +205,11 @@ impl NodeType {
             self.credentials.iter().map(|(field, kind)| (*field, Value::from(kind.name()))).collect();
         object.insert("credentials", credentials);
         object.insert("html", self.html);
+        if !self.locales.is_empty() {
+            let locales: Object =
+                self.locales.iter().map(|(language, texts)| (*language, Value::from(*texts))).collect();
+            object.insert("locales", locales);
+        }
         Value::Object(object)
     }
 }

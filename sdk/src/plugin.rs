@@ -23,6 +23,12 @@ pub trait Plugin: 'static {
     const NAME: &'static str;
     /// `CARGO_PKG_VERSION`.
     const VERSION: &'static str;
+    /// `CARGO_PKG_DESCRIPTION`.
+    const DESCRIPTION: &'static str;
+    /// `CARGO_PKG_LICENSE`.
+    const LICENSE: &'static str;
+    /// `CARGO_PKG_HOMEPAGE`, and `CARGO_PKG_REPOSITORY` for when that is empty.
+    const HOMEPAGE: [&'static str; 2];
     /// The descriptions of the node types, in order.
     fn types() -> Vec<Value>;
     /// Creates a node of the named type; `None` when there is no such type.
@@ -55,6 +61,9 @@ pub fn describe_plugin<P: Plugin>() -> Value {
     let mut object = Object::new();
     object.insert("name", P::NAME);
     object.insert("version", P::VERSION);
+    object.insert("description", P::DESCRIPTION);
+    object.insert("license", P::LICENSE);
+    object.insert("homepage", P::HOMEPAGE.into_iter().find(|page| !page.is_empty()).unwrap_or_default());
     object.insert("sdk", env!("CARGO_PKG_VERSION"));
     object.insert("abi", ABI_VERSION);
     object.insert("rustc", env!("FLOWBAY_RUSTC"));
@@ -141,6 +150,9 @@ macro_rules! export_plugin {
             impl $crate::__private::Plugin for ThisPlugin {
                 const NAME: &'static str = env!("CARGO_PKG_NAME");
                 const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+                const DESCRIPTION: &'static str = env!("CARGO_PKG_DESCRIPTION");
+                const LICENSE: &'static str = env!("CARGO_PKG_LICENSE");
+                const HOMEPAGE: [&'static str; 2] = [env!("CARGO_PKG_HOMEPAGE"), env!("CARGO_PKG_REPOSITORY")];
 
                 fn types() -> ::std::vec::Vec<$crate::__private::Value> {
                     ::std::vec![$(<$node as $crate::Described>::TYPE.to_value()),+]

@@ -1,4 +1,8 @@
 //! What a node may call back: the host's services, given to every node when it is created.
+#![allow(
+    unsafe_code,
+    reason = "a home of the boundary; the table's optional entries are read by unsafe code of a derive"
+)]
 
 use std::{
     future::Future,
@@ -52,6 +56,16 @@ pub enum LogLevel {
     Info = 40,
     Debug = 50,
     Trace = 60,
+}
+
+/// Which thread work runs on that may block it.
+#[repr(u8)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WorkPlace {
+    /// One of the host's pool: for work that ends by itself.
+    Pool,
+    /// One of its own, which ends with the work: for work that goes on until the node says that it is over.
+    OwnThread,
 }
 
 /// What became of a value for one session.
@@ -132,6 +146,13 @@ pub trait HostApi: Send + Sync + 'static {
     /// those of the host as `flowbay_<name>`, and leaves with the node. A name that cannot be shown (see
     /// `crate::shapes`) is reported in the log, and the metric counts for nobody.
     fn metric(&self, kind: MetricKind, name: &str, help: &str) -> Metric;
+    /// Runs work that may block its thread, apart from the threads that run nodes. `work` is polled once, and is
+    /// expected to be ready then; it is dropped where it ran, or unpolled when it cannot be run. The library is kept
+    /// loaded until it has returned. A node that has not begun has its work run when it begins.
+    ///
+    /// # Errors
+    /// As many wait, or as many threads run, as the host's settings allow; or the node is closed. The work is dropped.
+    fn run_blocking(&self, work: FfiFuture<()>, place: WorkPlace) -> Result<(), NodeError>;
 }
 
 /// The calls of [`HostApi`] as they cross.
@@ -179,6 +200,9 @@ pub struct HostVTable {
     session_broadcast_except: unsafe extern "C" fn(*const (), Value, RSlice<'_, RStr<'_>>) -> u64,
     #[sabi(last_prefix_field)]
     metric: unsafe extern "C" fn(*const (), MetricKind, RStr<'_>, RStr<'_>) -> Metric,
+    // From here on a host may be too old to have it; the plugin's side says what then.
+    #[sabi(missing_field(option))]
+    run_blocking: unsafe extern "C" fn(*const (), FfiFuture<()>, WorkPlace) -> RResult<(), NodeError>,
 }
 
 /// The host as a node holds it. Cloning is a reference count; it stays valid as long as it is held, and does
@@ -360,6 +384,16 @@ impl HostNode {
     pub fn metric(&self, kind: MetricKind, name: &str, help: &str) -> Metric {
         unsafe { self.vtable.metric()(self.ptr, kind, name.into(), help.into()) }
     }
+
+    /// # Errors
+    /// The work cannot be run, see [`HostApi::run_blocking`]; or the host is too old to run any (`HOST_TOO_OLD`).
+    pub fn run_blocking(&self, work: FfiFuture<()>, place: WorkPlace) -> Result<(), NodeError> {
+        let Some(run_blocking) = self.vtable.run_blocking() else {
+            return Err(NodeError::new("this host is older than the plugin and runs no blocking work")
+                .with_code("HOST_TOO_OLD"));
+        };
+        unsafe { run_blocking(self.ptr, work, place) }.into_result()
+    }
 }
 
 /// What a [`HostFuture`] resolves to.
@@ -512,6 +546,7 @@ mod shims {
             answer_upgrade: answer_upgrade::<H>,
             session_broadcast_except: session_broadcast_except::<H>,
             metric: metric::<H>,
+            run_blocking: run_blocking::<H>,
         }));
     }
 
@@ -714,5 +749,15 @@ mod shims {
     ) -> Metric {
         let host = unsafe { host::<H>(ptr) };
         catch(|| host.metric(kind, name.as_str(), help.as_str())).unwrap_or_default()
+    }
+    unsafe extern "C" fn run_blocking<H: HostApi>(
+        ptr: *const (),
+        work: FfiFuture<()>,
+        place: WorkPlace,
+    ) -> RResult<(), NodeError> {
+        let host = unsafe { host::<H>(ptr) };
+        catch(|| host.run_blocking(work, place))
+            .unwrap_or_else(|text| Err(NodeError::from_panic(text)))
+            .into()
     }
 }

@@ -284,6 +284,8 @@ pub trait HostSessionApi: Send + Sync + 'static {
     ) -> Poll<Received>;
     /// Values waiting in the queue, in bytes.
     fn queued_bytes(&self) -> usize;
+    /// Takes up to `max` values off the queue, oldest first, whatever else there is to say; how many.
+    fn take_left(&self, max: usize, push: &mut dyn FnMut(Value)) -> usize;
 }
 
 /// The calls of [`HostSessionApi`] as they cross.
@@ -296,6 +298,8 @@ pub struct SessionVTable {
     /// Fills the slots from the front; returns how many, or one of the codes below.
     poll_recv: unsafe extern "C" fn(*const (), &mut FfiContext<'_>, WakerKey, RSliceMut<'_, Value>) -> i32,
     queued_bytes: unsafe extern "C" fn(*const ()) -> usize,
+    /// Fills the slots from the front; returns how many.
+    take_left: unsafe extern "C" fn(*const (), RSliceMut<'_, Value>) -> usize,
     #[sabi(last_prefix_field)]
     drop: unsafe extern "C" fn(*const ()),
 }
@@ -356,15 +360,42 @@ impl HostSession {
         }
     }
 
-    /// Ready when the host wants the connection back; takes no values. For a connection whose peer takes nothing at
-    /// the moment, and which therefore does not call [`Self::poll_recv`].
-    pub fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // With no room for values, only an end can be the answer; a cut connection ends when its peer goes on.
+    /// Ready when the host wants the connection back ([`Received::HandOver`]) or has cut the session
+    /// ([`Received::Closed`]); takes no values. For a connection whose peer takes nothing at the moment, and which
+    /// therefore does not call [`Self::poll_recv`].
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Received> {
+        // With no room for values, only an end can be the answer.
         let code = with_caller(cx, |context, key| {
             // SAFETY: as in `id`.
             unsafe { self.vtable.poll_recv()(self.ptr, context, key, RSliceMut::from(&mut [][..])) }
         });
-        if code == RECV_HAND_OVER { Poll::Ready(()) } else { Poll::Pending }
+        match code {
+            RECV_PENDING => Poll::Pending,
+            RECV_HAND_OVER => Poll::Ready(Received::HandOver),
+            _ => Poll::Ready(Received::Closed),
+        }
+    }
+
+    /// As [`Self::poll_end`], ready only when the host wants the connection back.
+    pub fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_end(cx) {
+            Poll::Ready(Received::HandOver) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Appends all that still waits to be sent to `into`, oldest first, even while the host wants the connection back.
+    /// For one that has ended and is not given back: what it leaves in the queue is gone with the session.
+    pub fn take_left(&self, into: &mut Vec<Value>) {
+        loop {
+            let mut slots = [const { Value::Null }; RECV_BATCH];
+            // SAFETY: as in `id`.
+            let n = unsafe { self.vtable.take_left()(self.ptr, RSliceMut::from(&mut slots[..])) };
+            if n == 0 {
+                return;
+            }
+            into.extend(slots.into_iter().take(n));
+        }
     }
 
     /// As [`Self::poll_recv`], as a future. Safe to drop at any time: what it took is in `into`.
@@ -399,6 +430,7 @@ mod session_shims {
             id: id::<S>,
             poll_recv: poll_recv::<S>,
             queued_bytes: queued_bytes::<S>,
+            take_left: take_left::<S>,
             drop: drop_session::<S>,
         }));
     }
@@ -424,14 +456,7 @@ mod session_shims {
         let slots = slots.into_mut_slice();
         catch(|| {
             let max = slots.len();
-            let mut taken = 0;
-            let mut push = |value| {
-                if let Some(slot) = slots.get_mut(taken) {
-                    *slot = value;
-                    taken += 1;
-                }
-            };
-            match session.poll_recv(CallerWaker::new(key, context), max, &mut push) {
+            match session.poll_recv(CallerWaker::new(key, context), max, &mut filling(slots)) {
                 Poll::Pending => RECV_PENDING,
                 Poll::Ready(Received::Values(n)) => n as i32,
                 Poll::Ready(Received::HandOver) => RECV_HAND_OVER,
@@ -445,6 +470,27 @@ mod session_shims {
         // SAFETY: as in `id`.
         let session = unsafe { &*ptr.cast::<S>() };
         catch(|| session.queued_bytes()).unwrap_or(0)
+    }
+
+    unsafe extern "C" fn take_left<S: HostSessionApi>(ptr: *const (), slots: RSliceMut<'_, Value>) -> usize {
+        // SAFETY: as in `id`.
+        let session = unsafe { &*ptr.cast::<S>() };
+        let slots = slots.into_mut_slice();
+        catch(|| {
+            let max = slots.len();
+            session.take_left(max, &mut filling(slots))
+        })
+        .unwrap_or(0)
+    }
+
+    /// Fills slots from the front.
+    fn filling(slots: &mut [Value]) -> impl FnMut(Value) {
+        let mut slots = slots.iter_mut();
+        move |value| {
+            if let Some(slot) = slots.next() {
+                *slot = value;
+            }
+        }
     }
 
     unsafe extern "C" fn drop_session<S: HostSessionApi>(ptr: *const ()) {

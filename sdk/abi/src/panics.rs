@@ -70,20 +70,12 @@ where
     Guarded { future: Some(Box::pin(future)), on_panic }.into_ffi()
 }
 
-/// As [`guarded`], for a future that is already boxed (and has perhaps been polled).
-pub fn guarded_box<T: 'static>(
-    future: Pin<Box<dyn Future<Output = T> + Send>>,
-    on_panic: fn(String) -> T,
-) -> FfiFuture<T> {
-    Guarded { future: Some(future), on_panic }.into_ffi()
-}
-
-struct Guarded<F: ?Sized, T> {
+struct Guarded<F, T> {
     future: Option<Pin<Box<F>>>,
     on_panic: fn(String) -> T,
 }
 
-impl<F: Future<Output = T> + Send + ?Sized, T> Future for Guarded<F, T> {
+impl<F: Future<Output = T> + Send, T> Future for Guarded<F, T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -102,14 +94,14 @@ impl<F: Future<Output = T> + Send + ?Sized, T> Future for Guarded<F, T> {
     }
 }
 
-impl<F: ?Sized, T> Guarded<F, T> {
+impl<F, T> Guarded<F, T> {
     fn release(&mut self) {
         let future = self.future.take();
         let _ = catch(move || drop(future));
     }
 }
 
-impl<F: ?Sized, T> Drop for Guarded<F, T> {
+impl<F, T> Drop for Guarded<F, T> {
     fn drop(&mut self) {
         self.release();
     }

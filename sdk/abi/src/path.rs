@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, de::Error as _};
+
 use crate::value::{Array, Object, Str, Value};
 
 /// Setting an index that is not yet in an array fills the gap with `null`, but never beyond this
@@ -156,6 +158,14 @@ impl FromStr for PropertyPath {
 
     fn from_str(expression: &str) -> Result<Self, PathError> {
         PropertyPath::parse(expression)
+    }
+}
+
+/// As the configuration of a node has it: an expression that may begin with `msg.`.
+impl<'de> Deserialize<'de> for PropertyPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expression = Str::deserialize(deserializer)?;
+        PropertyPath::parse_msg(&expression).map_err(D::Error::custom)
     }
 }
 

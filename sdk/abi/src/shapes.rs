@@ -4,11 +4,13 @@
 //! The SDK has a typed face for each of these.
 //!
 //! ## Plugin
-//! Answer of `describe`: `name`, `version`, `sdk`, `abi`, `rustc` (strings), `panic` (`"unwind"` or `"abort"`), and
-//! `types`, an array of node types:
+//! Answer of `describe`: `name`, `version`, `sdk`, `abi`, `rustc` (strings), `panic` (`"unwind"` or `"abort"`),
+//! `description?`, `license?`, `homepage?` (strings, perhaps empty), and `types`, an array of node types:
 //! `type`, `role` (`plain`, `config`, `catch`, `status`, `complete`, `link-in`, `link-out`, `link-call`, `source`),
 //! `category`, `color`, `icon`, `align`, `inputs`, `outputs`, `concurrency` (messages in hand at a time, 1 unless
-//! said, 0 for as many as the host allows), `html` (editor form and help), `credentials` (field → `text` or `password`).
+//! said, 0 for as many as the host allows), `html` (editor form and help), `credentials` (field → `text` or `password`),
+//! `icon_svg?` (the icon itself, 64 KiB at most; `icon` is its file name then), `locales?` (language tag → the text of a
+//! message catalogue: a JSON object, 256 KiB at most; 100 languages at most).
 //!
 //! ## Route
 //! For `register_route`: `kind` (`upgrade`, `public` or `admin`), `path`, and for the latter two `method`.

@@ -6,7 +6,8 @@
 //! Within one major:
 //! - the vtables ([`crate::node::NodeVTable`], [`crate::host::HostVTable`], [`crate::io::IoVTable`],
 //!   [`crate::io::SessionVTable`], [`crate::host::FutureVTable`], [`crate::root::PluginRoot`]) only grow, at the
-//!   end: an older plugin keeps working on a newer host;
+//!   end: an older plugin keeps working on a newer host. What a minor adds to the host's table is optional to plugins:
+//!   on an older host its use is an error, and the rest works;
 //! - the value tree ([`crate::value::Value`] and everything below it) keeps its layout, byte for byte;
 //! - structured data that is not on a hot path (descriptors, upgrade requests, routes, dial options) crosses as a
 //!   `Value` object with named properties, so that it can grow without a change of layout.

@@ -43,12 +43,14 @@ const SETTINGS: &[&str] = &[
     "category",
     "color",
     "icon",
+    "icon_svg",
     "align",
     "inputs",
     "outputs",
     "concurrency",
     "credentials",
     "html",
+    "locales",
 ];
 
 impl Parse for Setting {

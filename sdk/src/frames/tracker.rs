@@ -368,14 +368,14 @@ fn push_header(out: &mut Vec<u8>, first: u8, masked: bool, payload_len: u64) {
 }
 
 fn unmask(bytes: &mut [u8], key: [u8; 4]) {
-    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
-    let mut words = bytes.chunks_exact_mut(size_of::<u64>());
-    for word in &mut words {
-        let mut value = [0; size_of::<u64>()];
-        value.copy_from_slice(word);
-        word.copy_from_slice(&(u64::from_ne_bytes(value) ^ wide).to_ne_bytes());
+    // As wide as it takes for the compiler to use the machine's widest registers.
+    const WIDE: usize = 32;
+    let wide: [u8; WIDE] = std::array::from_fn(|index| key[index % key.len()]);
+    let mut blocks = bytes.chunks_exact_mut(WIDE);
+    for block in &mut blocks {
+        block.iter_mut().zip(&wide).for_each(|(byte, key)| *byte ^= key);
     }
-    for (byte, key) in words.into_remainder().iter_mut().zip(key.iter().cycle()) {
+    for (byte, key) in blocks.into_remainder().iter_mut().zip(&wide) {
         *byte ^= key;
     }
 }

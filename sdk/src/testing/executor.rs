@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -41,11 +42,16 @@ struct Task {
     woken: Arc<Woken>,
 }
 
-struct Woken(AtomicBool);
+struct Woken {
+    woken: AtomicBool,
+    /// The test's thread, which may be waiting for what happens on a thread of the node's.
+    test: Thread,
+}
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
+        self.woken.store(true, Ordering::SeqCst);
+        self.test.unpark();
     }
 }
 
@@ -70,11 +76,14 @@ impl Executor {
         let mut polls = 0;
         loop {
             for future in std::mem::take(&mut *lock(&self.begun.0)) {
-                self.tasks.push(Task { future, woken: Arc::new(Woken(AtomicBool::new(true))) });
+                self.tasks.push(Task {
+                    future,
+                    woken: Arc::new(Woken { woken: AtomicBool::new(true), test: thread::current() }),
+                });
             }
             let mut idle = true;
             self.tasks.retain_mut(|task| {
-                if !task.woken.0.swap(false, Ordering::SeqCst) {
+                if !task.woken.woken.swap(false, Ordering::SeqCst) {
                     return true;
                 }
                 idle = false;

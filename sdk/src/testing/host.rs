@@ -2,13 +2,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::Future as _,
+    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
+    thread::JoinHandle,
 };
 
 use flowbay_abi::{
     FfiFuture, Msg,
-    host::{ContextScope, HostApi, HostFuture, HostFutureApi, HostReply, LogLevel, PortMsg, Queued},
+    host::{
+        ContextScope, HostApi, HostFuture, HostFutureApi, HostReply, LogLevel, PortMsg, Queued, WorkPlace,
+    },
     io::HostIo,
     metric::{Metric, MetricKind},
     node::NodeError,
@@ -187,6 +192,8 @@ pub struct TestHost {
     pub record: Mutex<Record>,
     pub clock: Arc<Clock>,
     pub begun: Arc<Begun>,
+    /// Threads that the node has for itself.
+    pub threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl TestHost {
@@ -356,6 +363,26 @@ impl HostApi for TestHost {
     fn metric(&self, _: MetricKind, name: &str, _: &str) -> Metric {
         lock(&self.record).metrics.entry(name.to_owned()).or_default().clone()
     }
+
+    fn run_blocking(&self, work: FfiFuture<()>, place: WorkPlace) -> Result<(), NodeError> {
+        match place {
+            // At once, so that the test need not wait for it.
+            WorkPlace::Pool => done(work),
+            WorkPlace::OwnThread => {
+                let thread = std::thread::Builder::new()
+                    .name("own-thread".into())
+                    .spawn(move || done(work))
+                    .map_err(|error| NodeError::new(error.to_string()))?;
+                lock(&self.threads).push(thread);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does blocking work, on this thread.
+fn done(mut work: FfiFuture<()>) {
+    let _ = Pin::new(&mut work).poll(&mut Context::from_waker(Waker::noop()));
 }
 
 fn parse(path: &str) -> Result<PropertyPath, NodeError> {

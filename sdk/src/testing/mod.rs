@@ -2,7 +2,9 @@
 //!
 //! A [`TestNode`] is one node as the host would run it: created from a configuration, begun, given messages one after
 //! the other, called through the same boundary. What it does is written down; the test asks for it. Its tasks run
-//! when the test calls something, on the test's own thread, and time passes only by [`TestNode::advance`].
+//! when the test calls something, on the test's own thread, and time passes only by [`TestNode::advance`]. Blocking work
+//! is done at once, on that thread too. Only what runs on a tokio runtime of the node's own has a thread of its own and
+//! real time; [`TestNode::wait_for`] waits for it.
 //!
 //! ```
 //! use flowbay_sdk::{prelude::*, testing::TestNode, value};
@@ -32,16 +34,19 @@
 //! node.input(Msg::with_payload(7));
 //! assert_eq!(node.failures()[0].text, "payload is no text");
 //! ```
+//!
+//! [`HostProcess`] is the second level: the built plugin in the real host, with a flow.
 
 mod executor;
 mod host;
 mod peer;
+mod process;
 
 use std::{
     collections::VecDeque,
     marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use abi_stable::std_types::RResult;
@@ -56,6 +61,7 @@ use flowbay_abi::{
 
 pub use host::{Dialled, Failure, LogLine, Sent};
 pub use peer::TestPeer;
+pub use process::{Ended, HostProcess, HostSetup, Reply, Shown};
 
 use executor::{Clock, Executor, lock};
 use host::{Attached, Record, TestHost};
@@ -90,6 +96,10 @@ struct Serving {
     session: Arc<peer::TestSession>,
     ended: Arc<Mutex<Option<abi_io::ConnectionEnd>>>,
 }
+
+/// How long [`TestNode::wait_for`] waits, and how often it looks at what wakes nobody.
+const WAIT: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What a node under test finds around it. Everything may be left out.
 ///
@@ -217,6 +227,7 @@ impl Setup {
             record: Mutex::new(record),
             clock: Arc::new(Clock::default()),
             begun: executor.begun(),
+            threads: Mutex::default(),
         });
         let node = create::<N>(&host, &config, restored)?;
         let mut test = TestNode {
@@ -377,6 +388,25 @@ impl<N: Node> TestNode<N> {
         self.run();
     }
 
+    /// Lets the node's tasks go on until `there` finds what it looks for, in real time: for what happens on a thread of
+    /// the node's own, and only for that.
+    ///
+    /// # Panics
+    /// It does not come within ten seconds.
+    #[track_caller]
+    pub fn wait_for<T>(&mut self, mut there: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            self.run();
+            if let Some(found) = there(self) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "it does not come{}", self.what_happened());
+            // A task that is woken ends this at once; not all that is waited for wakes one.
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
     /// Whether what the node sends piles up downstream, so that [`crate::Ctx::ready`] waits.
     pub fn set_congested(&mut self, congested: bool) {
         let waiting = {
@@ -416,6 +446,7 @@ impl<N: Node> TestNode<N> {
             record: Mutex::default(),
             clock: self.host.clock.clone(),
             begun: executor.begun(),
+            threads: Mutex::default(),
         });
         // The new one finds the same surroundings; what the old one still does is its own affair.
         *lock(&host.record) = self.record().for_successor();
@@ -652,5 +683,8 @@ impl<N> Drop for TestNode<N> {
         // Its tasks first: they may hold what belongs to the node.
         self.executor = Executor::default();
         self.node = None;
+        for thread in std::mem::take(&mut *lock(&self.host.threads)) {
+            let _ = thread.join();
+        }
     }
 }

@@ -245,6 +245,13 @@ impl HostSessionApi for ServedSession {
         Poll::Pending
     }
 
+    fn take_left(&self, max: usize, push: &mut dyn FnMut(Value)) -> usize {
+        let mut queue = lock(&self.0.queue);
+        let n = queue.values.len().min(max);
+        queue.values.drain(..n).for_each(push);
+        n
+    }
+
     fn queued_bytes(&self) -> usize {
         let bytes = |value: &Value| match value {
             Value::Str(text) => text.len(),
