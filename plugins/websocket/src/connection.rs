@@ -10,6 +10,7 @@ mod codec;
 mod ending;
 mod limits;
 mod pace;
+mod patience;
 mod state;
 mod vigil;
 
@@ -45,6 +46,7 @@ use codec::{Codec, Socket};
 pub use ending::{Ending, Traffic};
 pub use limits::Limits;
 use pace::{Advice, Pace};
+use patience::Patience;
 pub use state::{Beat, State};
 use vigil::{Heartbeat, Silence};
 
@@ -68,7 +70,9 @@ const LINGER_MS: u64 = 2_000;
 /// Bytes of the reason in a close frame, with the code 125.
 const MAX_REASON_BYTES: usize = 123;
 /// The reason in the close frame of a connection that was idle for too long.
-pub const IDLE: &str = "idle";
+const IDLE: &str = "idle";
+/// Why there was no close frame for a peer that takes nothing.
+const DEAF: &str = "it does not read";
 
 /// A timer of the host's.
 pub type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -77,8 +81,13 @@ pub type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub trait Surroundings {
     /// Appends what is to be sent: text and bytes as data frames, a [`close_request`] as the end.
     fn poll_outgoing(&self, cx: &mut Context<'_>, into: &mut Vec<Value>) -> Poll<Received>;
-    /// Ready when the connection is wanted back. Asked while the peer takes nothing, and so nothing outgoing is taken.
-    fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Ready when the connection is wanted back, or its session is cut. Asked while the peer takes nothing, and so
+    /// nothing outgoing is taken.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Received>;
+    /// Whether it is to end by a [`close_request`] that may still be among what is outgoing.
+    fn is_to_end(&self) -> bool {
+        false
+    }
     /// Bytes that wait to be sent.
     fn outgoing_bytes(&self) -> usize;
     /// Ready while the flow takes messages.
@@ -89,6 +98,8 @@ pub trait Surroundings {
     fn failed(&self, reason: &str);
     /// The peer broke the protocol; what follows is the failure, or the end.
     fn broke_protocol(&self) {}
+    /// It is ended because of what the peer does not do.
+    fn cut_off(&self, _reason: &str) {}
     /// What went through since this was told last; at most once a turn, and not when there was nothing.
     fn passed(&self, _traffic: &Traffic) {}
     /// How it ended: once, and not when it moves or is dropped.
@@ -128,6 +139,8 @@ pub struct Live<'a, S, E> {
     blocked: bool,
     /// Messages and pings read since then.
     read_while_blocked: u32,
+    /// With a peer that takes nothing, or took nothing a while ago.
+    patience: Option<Box<Patience>>,
     /// The last turn did not read all there was, because the flow or the peer does not keep up.
     paused: bool,
     /// The peer was heard in this turn, or could not be.
@@ -185,6 +198,8 @@ enum Leave {
     Refused(Fault),
     /// The peer does not answer pings.
     Dead,
+    /// It is to end, and the peer takes nothing.
+    Deaf,
 }
 
 impl From<SocketError> for Leave {
@@ -221,6 +236,7 @@ where
             unflushed,
             blocked: false,
             read_while_blocked: 0,
+            patience: None,
             paused: false,
             heard: false,
             heartbeat,
@@ -262,6 +278,10 @@ where
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
+            if self.unflushed && self.stage == (Stage::Closing { by_peer: false }) {
+                // Our close frame did not get through.
+                self.cut_off(DEAF);
+            }
             return Poll::Ready(false);
         }
         loop {
@@ -384,8 +404,13 @@ where
     /// The socket takes nothing, which may last, and nothing is taken from the queue meanwhile.
     fn wait_to_send(&mut self, cx: &mut Context<'_>) -> Result<bool, Leave> {
         self.blocked = true;
-        let wanted = self.surroundings.poll_hand_over(cx).is_ready();
-        if wanted { Err(Leave::HandOver) } else { Ok(false) }
+        let patience = self.patience.get_or_insert_with(|| Box::new(Patience::new(&self.surroundings)));
+        match self.surroundings.poll_end(cx) {
+            Poll::Ready(Received::HandOver) => return Err(Leave::HandOver),
+            Poll::Ready(_) => patience.come_to_an_end(&self.surroundings),
+            Poll::Pending => {}
+        }
+        if patience.poll_over(cx, &self.surroundings).is_ready() { Err(Leave::Deaf) } else { Ok(false) }
     }
 
     /// Gives the next value of the batch to the socket.
@@ -539,6 +564,7 @@ where
             if silence.poll_too_long(cx, &self.surroundings).is_pending() {
                 return Ok(());
             }
+            self.surroundings.cut_off(IDLE);
             let frame = CloseFrame { code: CloseCode::Away, reason: Utf8Bytes::from_static(IDLE) };
             return Err(Leave::Close(Some(frame)));
         }
@@ -564,6 +590,7 @@ where
                     self.rest(cx)?;
                     self.codec.set_reads_much(false);
                     self.batch = Vec::new();
+                    self.patience = None;
                     return self.begin_rest(cx);
                 }
             }
@@ -642,6 +669,10 @@ where
                 self.ending = Some(Box::new(Ending { reason: REASON.into(), ..Ending::default() }));
                 Next::End
             }
+            Leave::Deaf => {
+                self.cut_off(DEAF);
+                Next::End
+            }
             Leave::Failed(error) => {
                 let code = match error {
                     SocketError::Protocol(_) => CloseCode::Protocol,
@@ -660,6 +691,12 @@ where
                 self.fail(CloseCode::from(fault.close_code()), reason, &fault.to_string())
             }
         }
+    }
+
+    /// It ends without a close frame, because of what the peer does not do.
+    fn cut_off(&mut self, reason: &str) {
+        self.surroundings.cut_off(reason);
+        self.ending = Some(Box::new(Ending { reason: reason.into(), ..Ending::default() }));
     }
 
     /// Ends it because of what the peer sent.

@@ -1,7 +1,7 @@
 //! One configuration and what goes through it: its users, its connections, its state.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::BuildHasher,
     hash::RandomState,
     pin::pin,
@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::{
     address::Address,
     backlog::Backlog,
-    connection::{Ending, IDLE, Limits, Live, State, Surroundings, Timer, Traffic, close_request},
+    connection::{Ending, Limits, Live, State, Surroundings, Timer, Traffic, close_request},
     control::Action,
     link::Client,
     listener::{Listener, PATH_TAKEN},
@@ -59,7 +59,7 @@ pub struct Endpoint {
     cuts: Seldom,
     /// The sessions of all open connections, also of those that the generation before still serves. The lock is held
     /// while their number is published, so that statuses come in order.
-    open: Mutex<HashSet<Str>>,
+    open: Mutex<Open>,
     /// The last connection has ended.
     all_gone: Notify,
     /// The node is being closed.
@@ -67,6 +67,9 @@ pub struct Endpoint {
     /// There may be a successor.
     saved: AtomicBool,
 }
+
+/// Sessions, and whether each was told to end.
+type Open = HashMap<Str, bool>;
 
 /// What an endpoint does with what both roles have.
 enum EndpointRole {
@@ -108,7 +111,7 @@ impl Endpoint {
         // whoever took over.
         let open = self.open();
         self.saved.store(true, Ordering::SeqCst);
-        let sessions: Vec<Value> = open.iter().map(Value::from).collect();
+        let sessions: Vec<Value> = open.keys().map(Value::from).collect();
         let (link, path_taken) = match &self.role {
             EndpointRole::Listener(listener) => (Value::Null, listener.path_taken()),
             EndpointRole::Client(client) => (client.save(), false),
@@ -163,7 +166,7 @@ impl Endpoint {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    fn open(&self) -> MutexGuard<'_, HashSet<Str>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,28 +181,44 @@ impl Endpoint {
         let Some(frame) = payload::to_frame(msg, self.mode)? else { return Ok(()) };
         match &self.role {
             EndpointRole::Listener(_) => {
-                self.queue(msg, frame);
+                self.queue(&payload::target(msg), frame);
                 Ok(())
             }
             EndpointRole::Client(client) => client.send(self, msg, frame),
         }
     }
 
-    /// Puts a value into the queues of the sessions that a message is for. It is one value, however many those are. For
-    /// whom there is no session, there is nothing to do but to count.
-    fn queue(&self, msg: &Msg, value: Value) {
-        match payload::target(msg) {
-            Target::All => {
-                self.ctx.session_broadcast(value);
-            }
-            Target::AllBut(ids) => {
-                self.ctx.session_broadcast_except(value, &ids);
-            }
+    /// Puts a value into the queues of the sessions that a message is for; how many those are. It is one value, however
+    /// many. For whom there is no session, there is nothing to do but to count.
+    pub fn queue(&self, target: &Target<'_>, value: Value) -> u64 {
+        match target {
+            Target::All => self.ctx.session_broadcast(value),
+            Target::AllBut(ids) => self.ctx.session_broadcast_except(value, ids),
             Target::These { ids, impossible } => {
-                let is_unknown = |id: &&str| self.ctx.session_send(id, value.clone()) == Queued::NoSession;
-                let undelivered = ids.iter().copied().filter(is_unknown).count() as u64 + impossible;
-                if undelivered > 0 {
-                    self.metrics.undelivered.add(undelivered);
+                let is_unknown = |id: &&&str| self.ctx.session_send(id, value.clone()) == Queued::NoSession;
+                let unknown = ids.iter().filter(is_unknown).count() as u64;
+                if unknown + impossible > 0 {
+                    self.metrics.undelivered.add(unknown + impossible);
+                }
+                ids.len() as u64 - unknown
+            }
+        }
+    }
+
+    /// These sessions are to end: a [`close_request`] for them follows, behind what waits to be sent. One whose peer
+    /// does not take that is ended without.
+    pub fn tell_to_end(&self, target: &Target<'_>) {
+        let mut open = self.open();
+        match target {
+            Target::All => open.values_mut().for_each(|told| *told = true),
+            Target::AllBut(ids) => {
+                let ids: HashSet<&str> = ids.iter().copied().collect();
+                let others = open.iter_mut().filter(|(id, _)| !ids.contains(&***id));
+                others.for_each(|(_, told)| *told = true);
+            }
+            Target::These { ids, .. } => {
+                for id in ids {
+                    open.get_mut(*id).into_iter().for_each(|told| *told = true);
                 }
             }
         }
@@ -210,7 +229,7 @@ impl Endpoint {
         match payload::target(msg) {
             Target::These { ids, .. } => {
                 let open = self.open();
-                ids.iter().any(|id| open.contains(*id))
+                ids.iter().any(|id| open.contains_key(*id))
             }
             Target::All | Target::AllBut(_) => false,
         }
@@ -222,8 +241,15 @@ impl Endpoint {
     /// It is nothing that this endpoint can do.
     pub fn obey(&self, msg: &Msg, action: Action) -> Result<(), Error> {
         match (&self.role, action) {
-            (_, Action::Close { code, reason }) => {
-                self.queue(msg, close_request(Some(code), &reason));
+            (role, Action::Close { code, reason }) => {
+                let (target, request) = (payload::target(msg), close_request(Some(code), &reason));
+                match role {
+                    EndpointRole::Listener(_) => {
+                        self.tell_to_end(&target);
+                        self.queue(&target, request);
+                    }
+                    EndpointRole::Client(client) => client.close(self, &target, request),
+                }
                 Ok(())
             }
             (EndpointRole::Listener(listener), Action::Accept { upgrade, identity, protocol }) => {
@@ -325,12 +351,7 @@ impl Endpoint {
             // Opened too late to hear the call that went to all.
             self.ctx.session_send(present.session.id(), self.farewell());
         }
-        let serving = Live::new(stream, state, role, &self.limits, Hosted(&present)).serve();
-        let end = match &self.role {
-            EndpointRole::Listener(_) => serving.await,
-            EndpointRole::Client(client) => client.serve(self, serving).await,
-        };
-        match end {
+        match Live::new(stream, state, role, &self.limits, Hosted(&present)).serve().await {
             None => {
                 present.take_back();
                 ConnectionEnd::Closed
@@ -353,7 +374,7 @@ impl Endpoint {
     /// A connection could not be served any more, or not be taken over from the generation before. Nothing when its
     /// end was noticed already.
     pub fn lost(&self, session: &str) {
-        let is_open = self.open().contains(session);
+        let is_open = self.open().contains_key(session);
         if is_open {
             let id = Str::from(session);
             let session = session::minimal(&id);
@@ -377,7 +398,7 @@ impl Endpoint {
     }
 
     /// A connection has ended, of this generation or of the one before.
-    fn forget(&self, mut open: MutexGuard<'_, HashSet<Str>>, left: Left) {
+    fn forget(&self, mut open: MutexGuard<'_, Open>, left: Left) {
         let Left { id, session, ending, unsent } = left;
         open.remove(&id);
         self.metrics.connections.set(open.len() as i64);
@@ -433,10 +454,13 @@ fn forget_secrets(state: &mut Value) {
     }
 }
 
-fn saved_sessions(saved: &Value) -> HashSet<Str> {
+fn saved_sessions(saved: &Value) -> Open {
     let sessions = saved["sessions"].as_array().into_iter().flatten();
-    sessions.filter_map(Value::as_str).map(Str::from).collect()
+    sessions.filter_map(Value::as_str).map(|id| (Str::from(id), false)).collect()
 }
+
+/// In a connection's state: it was told to end.
+const TOLD_TO_END: &str = "told_to_end";
 
 /// What there is to say of a connection that has ended.
 struct Left {
@@ -499,7 +523,7 @@ impl<'a> Present<'a> {
             EndpointRole::Client(_) => Some(Box::new(Backlog::from_state(state))),
         };
         let mut open = endpoint.open();
-        open.insert(session.id().clone());
+        *open.entry(session.id().clone()).or_default() |= state[TOLD_TO_END] == true;
         let count = open.len();
         endpoint.metrics.connections.set(count as i64);
         if !moved {
@@ -512,8 +536,9 @@ impl<'a> Present<'a> {
             && !moved
             && count as u64 > listener.max_clients()
         {
-            let request = close_request(Some(TRY_LATER), "too many clients");
-            endpoint.ctx.session_send(session.id(), request);
+            let this = Target::These { ids: vec![session.id()], impossible: 0 };
+            endpoint.tell_to_end(&this);
+            endpoint.queue(&this, close_request(Some(TRY_LATER), "too many clients"));
         }
         let (ending, unsent) = (Mutex::default(), Vec::new());
         Self { endpoint, session, value, backlog, ending, unsent, moves: false }
@@ -529,6 +554,10 @@ impl<'a> Present<'a> {
         }
     }
 
+    fn is_told_to_end(&self) -> bool {
+        self.endpoint.open().get(self.session.id()).is_some_and(|told| *told)
+    }
+
     /// It has ended: what it did not send goes back to where it waited.
     fn take_back(&mut self) {
         if let (EndpointRole::Client(client), Some(backlog)) = (&self.endpoint.role, &self.backlog) {
@@ -540,6 +569,9 @@ impl<'a> Present<'a> {
     fn moves_on(mut self, state: &mut Value) {
         if let Some(backlog) = &self.backlog {
             backlog.save(state);
+        }
+        if let (Value::Object(state), true) = (state, self.is_told_to_end()) {
+            state.insert(TOLD_TO_END, true);
         }
         self.moves = true;
     }
@@ -567,8 +599,16 @@ impl Surroundings for Hosted<'_> {
         }
     }
 
-    fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.session.poll_hand_over(cx)
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Received> {
+        self.0.session.poll_end(cx)
+    }
+
+    fn is_to_end(&self) -> bool {
+        let is_left = match &self.0.endpoint.role {
+            EndpointRole::Listener(_) => false,
+            EndpointRole::Client(client) => client.is_leaving(),
+        };
+        is_left || self.0.is_told_to_end()
     }
 
     fn outgoing_bytes(&self) -> usize {
@@ -608,10 +648,11 @@ impl Surroundings for Hosted<'_> {
         }
     }
 
+    fn cut_off(&self, reason: &str) {
+        self.0.log_cut(reason);
+    }
+
     fn ended(&self, ending: &Ending) {
-        if &*ending.reason == IDLE {
-            self.0.log_cut(IDLE);
-        }
         self.0.ending.lock().unwrap_or_else(PoisonError::into_inner).clone_from(ending);
     }
 

@@ -3,12 +3,11 @@
 use std::{
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use flowbay_sdk::{
-    Counter, Ctx, Error, HostStream, LogLevel, Msg, Object, QueueOptions, Received, Seldom, Session, Value,
+    Counter, Ctx, Error, HostStream, LogLevel, Msg, Object, QueueOptions, Seldom, Session, Value,
 };
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
@@ -22,6 +21,7 @@ use crate::{
     connection::close_request,
     endpoint::{Endpoint, new_id},
     options::Options,
+    payload::Target,
     session,
     settings::Settings,
     waiting::Waiting,
@@ -29,9 +29,6 @@ use crate::{
 
 /// How long a connection whose last user has left is kept: a redeploy may bring new ones.
 const UNUSED_MS: u64 = 5_000;
-/// How long a connection may go on that is to end: a server that reads nothing gets no close frame, and would keep the
-/// client from connecting again. Twice what a closing handshake may take.
-const LEAVE_MS: u64 = 10_000;
 /// Close code of a client that is told to go elsewhere: "normal closure".
 const NORMAL: u16 = 1000;
 
@@ -44,8 +41,6 @@ pub struct Client {
     link: Mutex<Link>,
     /// The link was changed by another than the client's own task.
     changed: Notify,
-    /// A connection is to end.
-    leaving: Notify,
     reconnects: Counter,
     failed: Seldom,
     ended: Seldom,
@@ -103,7 +98,6 @@ impl Client {
             queue,
             link: Mutex::new(Link::restore(saved, waiting, settings.reconnect)),
             changed: Notify::new(),
-            leaving: Notify::new(),
             reconnects: ctx.counter("websocket_reconnects_total", "Attempts of a client to connect again"),
             failed: Seldom::default(),
             ended: Seldom::default(),
@@ -168,7 +162,6 @@ impl Client {
             }
             // It was cut, because the server does not keep up.
             link.has_ended();
-            self.leaving.notify_one();
         }
         if link.waiting.is_on() {
             return link.waiting.push(frame).map_err(|full| Error::from(full).with_code("QUEUE_FULL"));
@@ -326,7 +319,6 @@ impl Client {
         if matches!(link.stage, Stage::Up(_)) {
             link.stage = Stage::Leaving;
             endpoint.ctx().session_broadcast(farewell);
-            self.leaving.notify_one();
         }
     }
 
@@ -347,30 +339,9 @@ impl Client {
 
     // ---- The end of a connection ----
 
-    /// Serves a connection, unless it is to end and does not: then it is cut.
-    pub async fn serve<T>(&self, endpoint: &Endpoint, serving: impl Future<Output = Option<T>>) -> Option<T> {
-        let given_up = async {
-            loop {
-                while !matches!(self.stage(), Stage::Leaving | Stage::Ended(_)) {
-                    self.leaving.notified().await;
-                }
-                endpoint.ctx().sleep_ms(LEAVE_MS).await;
-                if matches!(self.stage(), Stage::Leaving | Stage::Ended(_)) {
-                    return;
-                }
-            }
-        };
-        match select(pin!(serving), pin!(given_up)).await {
-            Either::Left((end, _)) => end,
-            Either::Right(_) => {
-                let server = self.server(&self.link());
-                endpoint.ctx().warn(format!(
-                    "the connection to {server} was to end and did not within {} s: it is cut, the server does not read",
-                    LEAVE_MS / 1000
-                ));
-                None
-            }
-        }
+    /// Whether the connection, if there is one, is to end.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.stage(), Stage::Leaving | Stage::Ended(_))
     }
 
     /// What a connection that has just ended did not send, the oldest first. From now on its session gets nothing.
@@ -379,9 +350,8 @@ impl Client {
         link.has_ended();
         let mut unsent = backlog.take();
         if link.waiting.is_on() {
-            // Nobody polls here: there is nothing to be woken.
-            let mut cx = Context::from_waker(Waker::noop());
-            while let Poll::Ready(Received::Values(_)) = session.poll_recv(&mut cx, &mut unsent) {}
+            // Also when the host has just asked for the connection, which it will not get.
+            session.take_left(&mut unsent);
             unsent.retain(|value| matches!(value, Value::Str(_) | Value::Bytes(_)));
         }
         unsent
@@ -415,6 +385,16 @@ impl Client {
 
     // ---- Actions ----
 
+    /// Ends the connection, when it is among those meant. The next one comes as after any other end.
+    pub fn close(&self, endpoint: &Endpoint, target: &Target<'_>, request: Value) {
+        endpoint.tell_to_end(target);
+        let mut link = self.link();
+        if endpoint.queue(target, request) > 0 {
+            // What is sent from now on is for the next one.
+            link.has_ended();
+        }
+    }
+
     /// Opens the connection: at once if it waits for the next attempt, again after a
     /// [disconnect](Client::disconnect), and elsewhere with another URL, for which a connection that there is ends.
     /// That URL stays until the node is deployed anew or somebody connects without one.
@@ -436,7 +416,6 @@ impl Client {
             Stage::Up(_) => {
                 link.stage = Stage::Leaving;
                 endpoint.ctx().session_broadcast(close_request(Some(NORMAL), ""));
-                self.leaving.notify_one();
             }
             Stage::Opening if same => {}
             // Not told of its end, or told already: it goes on when that has come.
@@ -461,7 +440,6 @@ impl Client {
             Stage::Up(_) => {
                 link.stage = Stage::Leaving;
                 endpoint.ctx().session_broadcast(close_request(code, reason));
-                self.leaving.notify_one();
             }
             Stage::Ended(_) => link.stage = Stage::Leaving,
             Stage::Leaving | Stage::Down => {}

@@ -1,6 +1,6 @@
 //! Frames into messages and messages into frames, in both modes.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use flowbay_sdk::{
     Blob, Msg, Object, Str, Value,
@@ -37,20 +37,46 @@ impl Data<'_> {
     }
 
     /// The value that the data is as JSON. Binary data is read as UTF-8 with replacement characters, as Node.js
-    /// turns a Buffer into a string.
+    /// turns a Buffer into a string. `None` when it is not JSON, or more of it than a peer may have made of a message.
     fn parse(self) -> Option<Value> {
-        match self {
-            Data::Text(text) => Value::from_json(text.as_bytes()).ok(),
-            Data::Binary(bytes) => Value::from_json(String::from_utf8_lossy(bytes).as_bytes()).ok(),
+        let text = match self {
+            Data::Text(text) => Cow::Borrowed(text),
+            Data::Binary(bytes) => String::from_utf8_lossy(bytes),
+        };
+        if has_more_values(text.as_bytes(), MAX_VALUES) {
+            return None;
+        }
+        Value::from_json(text.as_bytes()).ok()
+    }
+}
+
+/// Values in the JSON of one entire message. A text of `[{"":0},…]` takes thirty times its size as values: 16 MiB of it
+/// would be half a gigabyte, for every peer that sends one. With this it is no more than about 150 MB.
+const MAX_VALUES: usize = 1_000_000;
+
+/// Whether JSON has more values than `most`, by what separates them. Short texts, which cannot, are not even looked at.
+fn has_more_values(json: &[u8], most: usize) -> bool {
+    if json.len() / 2 <= most {
+        return false;
+    }
+    let (mut values, mut in_string, mut escaped) = (0, false, false);
+    for byte in json {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b',' | b'[' | b'{') => values += 1,
+            _ => {}
         }
     }
+    values > most
 }
 
 /// The message for received data. It always names the session, whatever the data says.
 ///
 /// As an entire message, a JSON object is the message itself. All other JSON values become the payload, also `null`
 /// (which ends Node-RED's process) and arrays (which Node-RED takes apart). Data that is not JSON is the payload
-/// unchanged.
+/// unchanged, as is JSON of more than a million values.
 pub fn to_message(data: Data<'_>, mode: Mode, session: &Value) -> Msg {
     let mut msg = match mode {
         Mode::Payload => Msg::with_payload(data.to_value()),
@@ -163,6 +189,27 @@ mod tests {
 
     fn with_payload(payload: impl Into<Value>) -> Value {
         Value::Object(Object::from([("payload", payload.into())]))
+    }
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        for (json, values) in [
+            (r#"[1,2,3]"#, 3),
+            (r#"{"a":[],"b":{}}"#, 4),
+            (r#"["a,b,[{","\",,","\\",1]"#, 4),
+            (r#"{"a,b":",,,,,,,,"}"#, 1),
+        ] {
+            assert!(has_more_values(json.as_bytes(), values - 1), "{json} has {values}");
+            assert!(!has_more_values(json.as_bytes(), values), "{json} has {values}");
+        }
+    }
+
+    #[test]
+    fn json_of_too_many_values_is_text_and_long_strings_are_no_matter() {
+        let many = format!("[{}0]", r#"{"":0},"#.repeat(MAX_VALUES));
+        check_received(Data::Text(&many), Mode::Whole, with_payload(many.as_str()));
+        let long = format!(r#"{{"payload":"{}"}}"#, ",".repeat(3 * MAX_VALUES));
+        check_received(Data::Text(&long), Mode::Whole, json(&long));
     }
 
     #[test]

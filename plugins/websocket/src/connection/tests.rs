@@ -13,6 +13,7 @@ use tokio::{
 
 use super::*;
 
+mod deaf;
 mod moving;
 mod resting;
 mod watching;
@@ -31,6 +32,8 @@ struct FlowState {
     cut: bool,
     /// The connection is wanted back, which the queue says whatever is in it.
     hand_over: bool,
+    /// A close request that nobody may have taken yet is in the queue.
+    to_end: bool,
     congested: bool,
     /// It is congested as soon as something is delivered.
     congests: bool,
@@ -38,6 +41,8 @@ struct FlowState {
     echoes: bool,
     delivered: Vec<Value>,
     failures: Vec<String>,
+    /// Why it was ended by us.
+    cuts: Vec<String>,
     violations: usize,
     traffic: Traffic,
     endings: Vec<Ending>,
@@ -97,13 +102,20 @@ impl Surroundings for Flow {
         Poll::Pending
     }
 
-    fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let mut state = self.0.lock().unwrap();
         if state.hand_over {
-            return Poll::Ready(());
+            return Poll::Ready(Received::HandOver);
+        }
+        if state.cut {
+            return Poll::Ready(Received::Closed);
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn is_to_end(&self) -> bool {
+        self.0.lock().unwrap().to_end
     }
 
     fn outgoing_bytes(&self) -> usize {
@@ -140,6 +152,10 @@ impl Surroundings for Flow {
 
     fn broke_protocol(&self) {
         self.with(|state| state.violations += 1);
+    }
+
+    fn cut_off(&self, reason: &str) {
+        self.with(|state| state.cuts.push(reason.to_owned()));
     }
 
     fn passed(&self, traffic: &Traffic) {
