@@ -28,8 +28,11 @@ pub enum Command {
         #[command(flatten)]
         sources: Sources,
     },
-    /// List the plugins with their node types, or why one was refused
+    /// List the plugins with their node types, or explain files; exits with 1 if one of the files would not load
     Plugins {
+        /// Library files to explain: what each is, whether it would load, why not, what to do [default: list the folders]
+        #[arg(value_name = "FILE", conflicts_with = "url")]
+        files: Vec<PathBuf>,
         /// Ask the host that runs there, and learn what it uses and what it refused
         #[arg(long, value_name = "http://HOST:PORT")]
         url: Option<String>,
@@ -150,6 +153,10 @@ pub struct Sources {
     #[arg(long, conflicts_with = "watch", help_heading = "Plugins")]
     pub no_watch: bool,
 
+    /// Do not load the plugins that come with the host
+    #[arg(long, conflicts_with = "shipped_plugins", help_heading = "Plugins")]
+    pub no_shipped_plugins: bool,
+
     /// Settings given on the command line.
     #[command(flatten)]
     pub options: Options,
@@ -165,13 +172,17 @@ impl Sources {
         if self.no_watch {
             options.watch = Some(false);
         }
+        if self.no_shipped_plugins {
+            options.shipped_plugins = Some(false);
+        }
         Settings::load(options, self.config.as_deref(), |name| std::env::var_os(name))
     }
 }
 
 /// What `plugins` and `check` show in their help. They take every setting, since all share one file, but most
 /// have no effect there.
-const SHOWN_EVERYWHERE: [&str; 4] = ["plugins", "log_format", "probe_deadline_ms", "call_deadline_ms"];
+const SHOWN_EVERYWHERE: [&str; 5] =
+    ["plugins", "shipped_plugins", "log_format", "probe_deadline_ms", "call_deadline_ms"];
 
 const SOURCES_NOTE: &str = "\
 Options can also be given in the environment and in flowbay.toml: --log-format json is
@@ -225,8 +236,8 @@ fn with_settings(mut subcommand: clap::Command, shown: &[&str]) -> clap::Command
     }
     for setting in Options::NAMES.iter().filter(|setting| !shown.contains(setting)) {
         subcommand = subcommand.mut_arg(setting, |arg| arg.hide(true));
-        if *setting == "watch" {
-            subcommand = subcommand.mut_arg("no_watch", |arg| arg.hide(true));
+        if ["watch", "shipped_plugins"].contains(setting) {
+            subcommand = subcommand.mut_arg(format!("no_{setting}"), |arg| arg.hide(true));
         }
     }
     subcommand.after_long_help(SOURCES_NOTE)

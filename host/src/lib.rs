@@ -21,6 +21,7 @@ pub mod new;
 pub mod plugin;
 pub mod registry;
 
+pub mod explain;
 pub mod loader;
 pub mod runtime;
 pub mod watcher;

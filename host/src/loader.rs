@@ -36,6 +36,8 @@ pub struct FileState {
     pub plugin: Option<String>,
     /// Why its present content is not in use, in a paragraph.
     pub refused: Option<String>,
+    /// The file in a folder given, whose plugin of the same name is in use instead of this one that comes with the host.
+    pub overridden: Option<PathBuf>,
 }
 
 impl PluginFiles {
@@ -56,7 +58,16 @@ impl PluginFiles {
 
     /// A file's content is in use.
     pub fn accept(&self, file: &Path, plugin: &str) {
-        self.lock().insert(file.to_owned(), FileState { plugin: Some(plugin.to_owned()), refused: None });
+        self.lock()
+            .insert(file.to_owned(), FileState { plugin: Some(plugin.to_owned()), ..FileState::default() });
+    }
+
+    /// A file that comes with the host is not used, because `by` has a plugin of the same name. Said once.
+    fn override_by(&self, file: &Path, by: &Path, plugin: &str) {
+        let state = FileState { overridden: Some(by.to_owned()), ..FileState::default() };
+        if self.lock().insert(file.to_owned(), state.clone()) != Some(state) {
+            tracing::info!("plugin {plugin} is used from {}, not from {}", by.display(), file.display());
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, FileState>> {
@@ -68,7 +79,19 @@ impl PluginFiles {
 pub struct Loader {
     settings: LoadSettings,
     folders: Vec<PathBuf>,
+    /// The one of them with what comes with the host.
+    shipped: Option<PathBuf>,
     files: PluginFiles,
+}
+
+/// Which place a plugin that was loaded takes.
+pub enum Place {
+    /// A place of its own: no other has its name.
+    Free,
+    /// The place of this one, of which it is newer code, or which only came with the host.
+    Of(Arc<Plugin>),
+    /// None. Why has been said.
+    None,
 }
 
 impl Loader {
@@ -80,6 +103,7 @@ impl Loader {
                 probe_deadline: Duration::from_millis(settings.probe_deadline_ms),
             },
             folders: settings.plugin_dirs(),
+            shipped: settings.shipped_plugin_dir(),
             files: PluginFiles::default(),
         }
     }
@@ -96,9 +120,27 @@ impl Loader {
 
     /// Loads every plugin in the folders into the registry; what is refused is reported and passed over.
     pub fn load_all(&self, registry: &Registry) {
-        for plugin in self.examine(None, registry) {
+        let (shipped, given): (Vec<_>, Vec<_>) =
+            self.examine(None, registry).into_iter().partition(|plugin| self.is_shipped(&plugin.info().file));
+        let is_given = |name: &str| given.iter().any(|plugin| plugin.info().name == name);
+        let (overridden, shipped): (Vec<_>, Vec<_>) =
+            shipped.into_iter().partition(|plugin| is_given(&plugin.info().name));
+        // What comes with the host first: a plugin with one of its types is refused, not the other way round.
+        for plugin in shipped.into_iter().chain(given) {
             self.add(plugin, registry);
         }
+        for plugin in overridden {
+            match registry.plugin(&plugin.info().name) {
+                Some(by) => self.files.override_by(&plugin.info().file, &by.info().file, &by.info().name),
+                // The one that was given has been refused.
+                None => drop(self.add(plugin, registry)),
+            }
+        }
+    }
+
+    /// Whether a file is one of those that come with the host.
+    fn is_shipped(&self, file: &Path) -> bool {
+        self.shipped.is_some() && file.parent() == self.shipped.as_deref()
     }
 
     /// Puts a plugin that replaces none into the registry; whether it could be.
@@ -176,21 +218,32 @@ impl Loader {
         }
     }
 
-    /// The plugin in use that `plugin` is newer code of, if any. To be asked when it is about to be taken into use:
-    /// another of the files that were examined with it may have a plugin of the same name.
-    ///
-    /// # Errors
-    /// That plugin comes from another file, which is still there. The later one is refused, which has been reported.
-    pub fn replaced_by(&self, plugin: &Plugin, registry: &Registry) -> Result<Option<Arc<Plugin>>, Conflict> {
+    /// Which place `plugin` takes. To be asked when it is about to be taken into use: another of the files that were
+    /// examined with it may have a plugin of the same name.
+    pub fn place(&self, plugin: &Plugin, registry: &Registry) -> Place {
         let info = plugin.info();
-        let Some(first) = registry.plugin(&info.name) else { return Ok(None) };
+        let Some(first) = registry.plugin(&info.name) else { return Place::Free };
         if first.info().file == info.file || !first.info().file.exists() {
-            return Ok(Some(first));
+            return Place::Of(first);
         }
-        let (name, file, first) = (info.name.clone(), info.file.clone(), first.info().file.clone());
-        let conflict = Conflict::Name { name, file, first };
-        self.files.refuse(&info.file, conflict.to_string());
-        Err(conflict)
+        match (self.is_shipped(&first.info().file), self.is_shipped(&info.file)) {
+            (true, false) => return Place::Of(first),
+            (false, true) => self.files.override_by(&info.file, &first.info().file, &info.name),
+            _ => {
+                let (name, file, first) = (info.name.clone(), info.file.clone(), first.info().file.clone());
+                self.files.refuse(&info.file, Conflict::Name { name, file, first }.to_string());
+            }
+        }
+        Place::None
+    }
+
+    /// `plugin` has taken the place of the one from the file `old`.
+    pub fn replaced(&self, old: &Path, plugin: &Plugin) {
+        let info = plugin.info();
+        self.files.accept(&info.file, &info.name);
+        if old != info.file && self.is_shipped(old) && old.exists() {
+            self.files.override_by(old, &info.file, &info.name);
+        }
     }
 }
 

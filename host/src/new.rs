@@ -3,10 +3,11 @@
 use std::{fs, io, path::Path};
 
 /// The files of a new plugin: where they go, and their text with `{{…}}` to be filled in.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("Cargo.toml", include_str!("../templates/plugin/Cargo.toml.txt")),
     ("src/lib.rs", include_str!("../templates/plugin/lib.rs.txt")),
     ("src/lower-case.html", include_str!("../templates/plugin/lower-case.html.txt")),
+    ("tests/flow.rs", include_str!("../templates/plugin/flow.rs.txt")),
     ("flow.json", include_str!("../templates/plugin/flow.json.txt")),
     ("README.md", include_str!("../templates/plugin/README.md.txt")),
     (".gitignore", include_str!("../templates/plugin/gitignore.txt")),
@@ -45,31 +46,101 @@ pub fn new(path: &Path, sdk: Option<&Path>) -> Result<(), String> {
     Ok(())
 }
 
+/// Names that no crate with this template can have: words of the language, libraries that every program has, and what
+/// the plugin itself depends on.
+const TAKEN: [&str; 56] = [
+    "abstract",
+    "alloc",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "extern",
+    "false",
+    "final",
+    "flowbay-sdk",
+    "flowbay_sdk",
+    "fn",
+    "for",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "priv",
+    "proc_macro",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "serde",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "typeof",
+    "union",
+    "unsafe",
+    "use",
+    "where",
+];
+
 /// What Cargo takes for the name of a package that is a library.
 fn check_name(name: &str) -> Result<(), String> {
     let begins_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
-    if begins_well && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
-        Ok(())
-    } else {
-        Err(format!(
+    if !begins_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    {
+        return Err(format!(
             "`{name}` is no name for a crate: it has letters, digits, - and _, and begins with a letter"
-        ))
+        ));
     }
+    if TAKEN.contains(&name) {
+        return Err(format!("`{name}` is no name for a crate: it has a meaning already; choose another one"));
+    }
+    Ok(())
 }
 
 /// The dependency on an SDK in a folder, by its absolute path: the plugin may be moved, or built from elsewhere.
 fn sdk_by_path(sdk: &Path) -> Result<String, String> {
-    let manifest = sdk.join("Cargo.toml");
-    let is_sdk = fs::read_to_string(&manifest)
-        .ok()
-        .and_then(|text| text.parse::<toml::Table>().ok())
-        .is_some_and(|manifest| manifest["package"]["name"].as_str() == Some("flowbay-sdk"));
-    if !is_sdk {
+    // In a checkout of the whole project it is one folder further down.
+    let candidates = [sdk.to_owned(), sdk.join("sdk")];
+    let Some(found) = candidates.iter().find(|folder| is_sdk(folder)) else {
         return Err(format!("{} is no folder of the crate flowbay-sdk", sdk.display()));
-    }
-    let absolute = fs::canonicalize(sdk).map_err(|error| format!("{}: {error}", sdk.display()))?;
+    };
+    let absolute = fs::canonicalize(found).map_err(|error| format!("{}: {error}", found.display()))?;
     let path = absolute.to_str().ok_or_else(|| format!("{} is no UTF-8 path", absolute.display()))?;
     Ok(format!("{{ path = {} }}", toml::Value::from(path)))
+}
+
+fn is_sdk(folder: &Path) -> bool {
+    fs::read_to_string(folder.join("Cargo.toml"))
+        .ok()
+        .and_then(|text| text.parse::<toml::Table>().ok())
+        .is_some_and(|manifest| {
+            manifest.get("package").and_then(|package| package.get("name")?.as_str()) == Some("flowbay-sdk")
+        })
 }
 
 fn write(file: &Path, text: &str) -> io::Result<()> {
@@ -86,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_crate_is_refused() {
-        for name in ["", "7up", "a b", "ä", "-x", "a/b"] {
+        for name in ["", "7up", "a b", "ä", "-x", "a/b", "fn", "test", "std", "serde"] {
             assert!(check_name(name).is_err(), "{name}");
         }
         for name in ["a", "my-nodes", "my_nodes2"] {
@@ -123,15 +194,33 @@ mod tests {
     }
 
     #[test]
+    fn the_author_s_own_code_has_at_most_twenty_lines() {
+        let source = include_str!("../templates/plugin/lib.rs.txt");
+        let (node, _tests) = source.split_once("#[cfg(test)]").unwrap();
+        let lines: Vec<&str> = node
+            .lines()
+            .map(str::trim)
+            // Neither comments nor the editor form.
+            .filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with("html = "))
+            .collect();
+        assert!(lines.len() <= 20, "{} lines:\n{}", lines.len(), lines.join("\n"));
+        // And none of them is two.
+        assert!(lines.iter().all(|line| line.len() <= 100 && line.matches(';').count() <= 1), "{lines:#?}");
+    }
+
+    #[test]
     fn an_sdk_is_named_by_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("my-nodes");
         let error = new(&path, Some(folder.path())).unwrap_err();
         assert!(error.contains("no folder of the crate flowbay-sdk"), "{error}");
         let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
-        new(&path, Some(&sdk)).unwrap();
-        let manifest: toml::Table = fs::read_to_string(path.join("Cargo.toml")).unwrap().parse().unwrap();
-        let named = Path::new(manifest["dependencies"]["flowbay-sdk"]["path"].as_str().unwrap());
-        assert_eq!(named, fs::canonicalize(sdk).unwrap());
+        for (name, given) in [("one", sdk.clone()), ("two", sdk.join(".."))] {
+            let path = folder.path().join(name);
+            new(&path, Some(&given)).unwrap();
+            let manifest: toml::Table = fs::read_to_string(path.join("Cargo.toml")).unwrap().parse().unwrap();
+            let named = Path::new(manifest["dependencies"]["flowbay-sdk"]["path"].as_str().unwrap());
+            assert_eq!(named, fs::canonicalize(&sdk).unwrap());
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     flow::Role,
-    plugin::{NodeTypeInfo, Plugin},
+    plugin::{NodeTypeInfo, Plugin, PluginInfo},
 };
 
 /// A node type and the plugin generation that has it.
@@ -89,15 +89,8 @@ impl Registry {
                 first: first.info().file.clone(),
             });
         }
-        for node_type in &info.types {
-            if let Some(first) = types.get(&node_type.name) {
-                return Err(Conflict::Type {
-                    node_type: node_type.name.clone(),
-                    name: info.name.clone(),
-                    file: info.file.clone(),
-                    first: first.plugin.info().name.clone(),
-                });
-            }
+        if let Some(conflict) = taken(&types, info, &info.name) {
+            return Err(conflict);
         }
         for node_type in &info.types {
             let registered = Registered { plugin: plugin.clone(), info: Arc::new(node_type.clone()) };
@@ -113,19 +106,13 @@ impl Registry {
     /// One of its types belongs to a third plugin.
     pub fn check_successor(&self, old: &Plugin, new: &Plugin) -> Result<(), Conflict> {
         let types = self.types.read().unwrap_or_else(PoisonError::into_inner);
-        for node_type in &new.info().types {
-            if let Some(first) = types.get(&node_type.name)
-                && first.plugin.info().name != old.info().name
-            {
-                return Err(Conflict::Type {
-                    node_type: node_type.name.clone(),
-                    name: new.info().name.clone(),
-                    file: new.info().file.clone(),
-                    first: first.plugin.info().name.clone(),
-                });
-            }
-        }
-        Ok(())
+        taken(&types, new.info(), &old.info().name).map_or(Ok(()), Err)
+    }
+
+    /// The type of a plugin that another one, of another name, has already.
+    pub fn taken_type(&self, plugin: &PluginInfo) -> Option<Conflict> {
+        let types = self.types.read().unwrap_or_else(PoisonError::into_inner);
+        taken(&types, plugin, &plugin.name)
     }
 
     /// Puts `new` in the place of `old`, with its types.
@@ -162,4 +149,17 @@ impl Registry {
     pub fn plugins(&self) -> Vec<Arc<Plugin>> {
         self.plugins.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The first type of `plugin` that belongs to another plugin than the one called `own`.
+fn taken(types: &HashMap<String, Registered>, plugin: &PluginInfo, own: &str) -> Option<Conflict> {
+    plugin.types.iter().find_map(|node_type| {
+        let first = types.get(&node_type.name).filter(|first| first.plugin.info().name != own)?;
+        Some(Conflict::Type {
+            node_type: node_type.name.clone(),
+            name: plugin.name.clone(),
+            file: plugin.file.clone(),
+            first: first.plugin.info().name.clone(),
+        })
+    })
 }

@@ -19,6 +19,7 @@ use crate::{
     admin::{self, ask::Host, table::aligned},
     cli::{Cli, Command, Sources},
     credentials::{self, CredentialsFile, RUNTIME_FILES},
+    explain::Explainer,
     flow::{FlowFile, FlowGraph, Level, ProcessEnv},
     http::{AdminGuard, Routes, RunningServer, Server, ServerTls},
     loader::{FileState, Loader},
@@ -36,9 +37,14 @@ pub fn main(cli: Cli) -> ExitCode {
             return u8::try_from(plugin::probe_main(&file)).map_or(ExitCode::FAILURE, ExitCode::from);
         }
         Command::Run { flows, sources } => settings(&sources).and_then(|settings| run(&flows, settings)),
-        Command::Plugins { url: None, sources } => settings(&sources).map(|settings| plugins(&settings)),
-        Command::Plugins { url: Some(url), sources } => {
+        Command::Plugins { url: Some(url), sources, .. } => {
             settings(&sources).and_then(|settings| plugins_of(&url, &settings))
+        }
+        Command::Plugins { files, sources, .. } if files.is_empty() => {
+            settings(&sources).map(|settings| plugins(&settings))
+        }
+        Command::Plugins { files, sources, .. } => {
+            settings(&sources).map(|settings| explain(&files, &settings))
         }
         Command::New { path, sdk } => new_plugin(&path, sdk.as_deref()),
         Command::Status { url, json, sources } => {
@@ -61,8 +67,13 @@ pub fn main(cli: Cli) -> ExitCode {
 fn new_plugin(path: &Path, sdk: Option<&Path>) -> Result<ExitCode, String> {
     crate::new::new(path, sdk)?;
     let path = path.display();
-    println!("{path} is there. Next: cd {path} && cargo test && cargo build --release");
-    println!("and: flowbay run flow.json --plugins target/release");
+    println!(
+        "{path} is there. Next:
+    cd {path}
+    cargo test
+    cargo build --release
+    flowbay run flow.json --plugins target/release"
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -127,7 +138,7 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
         Duration::from_millis(settings.node_close_timeout_ms.max(settings.shutdown_grace_ms)) + OVERTIME;
     let max_connections = settings.max_connections;
     let runtime = Runtime::start(settings, tokio.handle().clone(), routes.clone(), registry.clone(), loader)
-        .map_err(|error| format!("no thread to run on: {error}"))?;
+        .map_err(|error| error.to_string())?;
     admin::plugins::add_routes(&routes, registry, files.clone(), runtime.clone())
         .and_then(|()| admin::runtime::add_route(&routes, runtime.clone(), files))
         .and_then(|()| admin::metrics::add_route(&routes, runtime.clone(), server.places(), max_connections))
@@ -290,11 +301,29 @@ fn plugins(settings: &Settings) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Prints what is to be said of each file; the exit code says whether all would load.
+fn explain(files: &[PathBuf], settings: &Settings) -> ExitCode {
+    let explainer = Explainer::new(settings);
+    let mut all_load = true;
+    for (number, file) in files.iter().enumerate() {
+        let explanation = explainer.explain(file);
+        all_load &= explanation.loads;
+        print!("{}{}", if number > 0 { "\n" } else { "" }, explanation.text);
+    }
+    if all_load { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn plugin_table(files: &BTreeMap<PathBuf, FileState>, registry: &Registry) -> String {
     let plugins: Vec<serde_json::Value> =
         registry.plugins().iter().map(|plugin| admin::plugins::describe(plugin.info())).collect();
     let refused: Vec<String> = files.values().filter_map(|state| state.refused.clone()).collect();
-    table(&plugins, &refused)
+    let overridden: Vec<(String, String)> = files
+        .iter()
+        .filter_map(|(file, state)| {
+            Some((file.display().to_string(), state.overridden.as_ref()?.display().to_string()))
+        })
+        .collect();
+    table(&plugins, &refused, &overridden)
 }
 
 /// Prints what a host that runs uses, and what it refused.
@@ -303,7 +332,10 @@ fn plugins_of(url: &str, settings: &Settings) -> Result<ExitCode, String> {
     let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let refused: Vec<String> =
         list("refused").iter().filter_map(|file| file["reason"].as_str().map(str::to_owned)).collect();
-    print!("{}", table(&list("plugins"), &refused));
+    let text = |file: &serde_json::Value, key: &str| file[key].as_str().unwrap_or_default().to_owned();
+    let overridden: Vec<(String, String)> =
+        list("overridden").iter().map(|file| (text(file, "file"), text(file, "by"))).collect();
+    print!("{}", table(&list("plugins"), &refused, &overridden));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -319,8 +351,9 @@ fn status(url: Option<&str>, as_json: bool, settings: &Settings) -> Result<ExitC
     Ok(if answer["state"] == "running" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Plugins as `GET /plugins` lists them, and paragraphs about refused files, as text.
-fn table(plugins: &[serde_json::Value], refused: &[String]) -> String {
+/// Plugins as `GET /plugins` lists them, paragraphs about refused files, and files whose plugin another file has, with
+/// that one, as text.
+fn table(plugins: &[serde_json::Value], refused: &[String], overridden: &[(String, String)]) -> String {
     let mut rows =
         vec![["FILE", "PLUGIN", "VERSION", "SDK", "ABI", "RUSTC", "NODE TYPES"].map(str::to_owned)];
     for plugin in plugins {
@@ -343,6 +376,9 @@ fn table(plugins: &[serde_json::Value], refused: &[String]) -> String {
     let mut table = aligned(&rows);
     for reason in refused {
         let _ = writeln!(table, "\nrefused: {reason}");
+    }
+    for (file, by) in overridden {
+        let _ = writeln!(table, "\nnot used: {file}: its plugin comes from {by}");
     }
     table
 }

@@ -153,6 +153,25 @@ settings! {
     [value_name = "BYTES", help_heading = "Nodes", hide_short_help = true]
     mailbox_cap_bytes: usize = 256 * MIB, within 1..=MAX_BYTES;
 
+    /// Threads for work of nodes that blocks: files, databases, long computations
+    ///
+    /// They are started when there is work for them, and stay. 8 keep a disk busy; work that computes gains nothing
+    /// from more threads than there are cores.
+    [value_name = "THREADS", help_heading = "Nodes", hide_short_help = true]
+    blocking_threads: usize = 8, within 1..=1024;
+
+    /// Pieces of blocking work that may wait for a thread; further ones fail at once
+    ///
+    /// A node has one message in hand unless its type says otherwise, so that even large flows stay far below 10,000.
+    [value_name = "PIECES", help_heading = "Nodes", hide_short_help = true]
+    blocking_queue: usize = 10_000, within 1..=10_000_000;
+
+    /// Threads that nodes may have for themselves, for a runtime that a library of theirs insists on
+    ///
+    /// One for each node that asks for one: 100 are as many MQTT clients as one host will have.
+    [value_name = "THREADS", help_heading = "Nodes", hide_short_help = true]
+    plugin_threads: usize = 100, within 0..=10_000;
+
     /// Milliseconds after which a node that has not finished a message counts as stuck
     ///
     /// A stuck node's further messages are refused to Catch while its mailbox is full, so that its siblings
@@ -184,6 +203,31 @@ settings! {
     /// On, because that is what the host is for; --no-watch is the same as --watch false.
     [value_name = "true|false", action = clap::ArgAction::Set, help_heading = "Plugins"]
     watch: bool = true;
+
+    /// Whether the plugins that come with the host are loaded besides those in the folders given
+    ///
+    /// They are in the folder `plugins` beside the executable, or else in the executable's own folder. A plugin of the
+    /// same name in a folder given wins. --no-shipped-plugins is the same as --shipped-plugins false.
+    [value_name = "true|false", action = clap::ArgAction::Set, help_heading = "Plugins"]
+    shipped_plugins: bool = true;
+
+    /// Milliseconds after a change of context until it is in its file; what changes meanwhile is written with it
+    ///
+    /// 30 s are Node-RED's flushInterval: it spares flash memory. A host that is stopped in order writes at once.
+    [value_name = "MS", help_heading = "Nodes", hide_short_help = true]
+    context_flush_ms: u64 = 30_000, within 0..=HOUR_MS;
+
+    /// Name by which nodes ask for the context store in files
+    ///
+    /// As the stores in Node-RED's contextStorage are named; `file` is what its documentation calls it.
+    [value_name = "NAME", help_heading = "Nodes", hide_short_help = true]
+    context_file_store: String = "file".to_owned();
+
+    /// Bytes that the context of one node, one flow, or of all may have in a store; setting more is an error
+    ///
+    /// 64 MiB are far beyond what context is for, and end what grows by mistake. A file may have twice as much.
+    [value_name = "BYTES", help_heading = "Nodes", hide_short_help = true]
+    context_max_bytes: usize = 64 * MIB, within 1024..=MAX_BYTES;
 
     /// Messages delivered inside one poll before other tasks get their turn
     ///
@@ -287,7 +331,7 @@ settings! {
 
     unset by default:
 
-    /// Folder with plugins, repeatable [default: plugins beside the executable, else its own folder]
+    /// Folder with plugins of your own, repeatable [default: none, only those that come with the host]
     ///
     /// The environment variable FLOWBAY_PLUGINS lists folders as PATH does. Relative folders in a settings
     /// file start from that file.
@@ -319,6 +363,19 @@ settings! {
     /// PEM file with the private key of --tls-cert, not encrypted
     [value_name = "FILE", help_heading = "Server"]
     tls_key: PathBuf;
+
+    /// Folder in which context is kept over restarts [default: none, context is in memory]
+    ///
+    /// Its files are laid out as Node-RED's `localfilesystem` does: for an existing installation this is the folder
+    /// `context` in its user directory. One host at a time uses it.
+    [value_name = "DIR", help_heading = "Nodes"]
+    context_dir: PathBuf;
+
+    /// Context store of nodes that name none [default: the one in files if there is one, else memory]
+    ///
+    /// `memory`, or the name that --context-file-store gives.
+    [value_name = "NAME", help_heading = "Nodes", hide_short_help = true]
+    context_default_store: String;
 
     /// Threads that run nodes and connections [default: one for each core]
     [value_name = "THREADS", help_heading = "Nodes", hide_short_help = true]
@@ -434,17 +491,27 @@ impl Settings {
         Ok(command_line.over(environment_options).over(file).resolve())
     }
 
-    /// The folders to look for plugins in: the ones given, or else `plugins` beside the executable, or else
-    /// the executable's own folder (where `cargo build` puts them).
+    /// The folder of the plugins that come with the host: `plugins` beside the executable, or else the executable's
+    /// own (where `cargo build` puts them). `None` when they are not wanted, or when it is one of the folders given.
     #[must_use]
-    pub fn plugin_dirs(&self) -> Vec<PathBuf> {
-        if let Some(dirs) = &self.plugins {
-            return dirs.clone();
+    pub fn shipped_plugin_dir(&self) -> Option<PathBuf> {
+        if !self.shipped_plugins {
+            return None;
         }
         let own_folder = std::env::current_exe().ok().and_then(|file| Some(file.parent()?.to_owned()));
         let own_folder = own_folder.unwrap_or_else(|| PathBuf::from("."));
         let plugins = own_folder.join("plugins");
-        vec![if plugins.is_dir() { plugins } else { own_folder }]
+        let shipped = if plugins.is_dir() { plugins } else { own_folder };
+        let real = |dir: &Path| std::fs::canonicalize(dir).ok();
+        let is_given =
+            |given: &PathBuf| *given == shipped || real(given).is_some_and(|it| real(&shipped) == Some(it));
+        (!self.plugins.iter().flatten().any(is_given)).then_some(shipped)
+    }
+
+    /// The folders to look for plugins in: those given, then that of the plugins that come with the host.
+    #[must_use]
+    pub fn plugin_dirs(&self) -> Vec<PathBuf> {
+        self.plugins.iter().flatten().cloned().chain(self.shipped_plugin_dir()).collect()
     }
 }
 
@@ -506,6 +573,7 @@ impl Options {
             &mut options.credential_secret_file,
             &mut options.tls_cert,
             &mut options.tls_key,
+            &mut options.context_dir,
         ];
         for path in options.plugins.iter_mut().flatten().chain(files.into_iter().flatten()) {
             *path = folder.join(&*path);
@@ -622,17 +690,21 @@ mod tests {
         for name in Options::NAMES {
             let (text, toml) = match *name {
                 "host" => ("localhost", "\"localhost\""),
-                "watch" => ("false", "false"),
+                "watch" | "shipped_plugins" => ("false", "false"),
                 "log_format" => ("json", "\"json\""),
                 "plugins" => ("some", "[\"some\"]"),
-                "admin_token_file" | "credential_secret_file" | "tls_cert" | "tls_key" => {
-                    ("token", "\"token\"")
-                }
+                "admin_token_file"
+                | "credential_secret_file"
+                | "tls_cert"
+                | "tls_key"
+                | "context_dir"
+                | "context_file_store"
+                | "context_default_store" => ("token", "\"token\""),
                 // A number that every range contains and that is nobody's default.
                 _ => ("9000", "9000"),
             };
             let (text, toml) = match *name {
-                "worker_threads" => ("3", "3"),
+                "worker_threads" | "blocking_threads" => ("3", "3"),
                 _ => (text, toml),
             };
             let variable = format!("FLOWBAY_{}", name.to_uppercase());
@@ -648,10 +720,32 @@ mod tests {
         let joined = std::env::join_paths(["a", "", "b/c"]).unwrap();
         let joined = joined.to_str().unwrap();
         let (_folder, settings) = load(Options::default(), &[("FLOWBAY_PLUGINS", joined)], "");
-        assert_eq!(settings.unwrap().plugin_dirs(), [PathBuf::from("a"), PathBuf::from("b/c")]);
+        assert_eq!(settings.unwrap().plugins.unwrap(), [PathBuf::from("a"), PathBuf::from("b/c")]);
 
         let (folder, settings) = load(Options::default(), &[], "plugins = [\"bay\", \"/opt/bay\"]");
-        assert_eq!(settings.unwrap().plugin_dirs(), [folder.path().join("bay"), PathBuf::from("/opt/bay")]);
+        assert_eq!(
+            settings.unwrap().plugins.unwrap(),
+            [folder.path().join("bay"), PathBuf::from("/opt/bay")]
+        );
+    }
+
+    #[test]
+    fn the_folder_of_the_shipped_plugins_comes_last_and_once_and_can_be_left_out() {
+        let given = |dirs: &[&Path], shipped_plugins| Settings {
+            plugins: Some(dirs.iter().map(|dir| dir.to_path_buf()).collect()),
+            shipped_plugins,
+            ..Settings::default()
+        };
+        let bay = Path::new("/opt/bay");
+        let shipped = Settings::default().shipped_plugin_dir().unwrap();
+        assert_eq!(Settings::default().plugin_dirs(), [shipped.clone()]);
+        assert_eq!(given(&[bay], true).plugin_dirs(), [bay.to_owned(), shipped.clone()]);
+        assert_eq!(given(&[bay], false).plugin_dirs(), [bay.to_owned()]);
+        let roundabout = shipped.join("..").join(shipped.file_name().unwrap());
+        for same in [&shipped, &roundabout] {
+            assert_eq!(given(&[same], true).plugin_dirs(), [same.clone()]);
+            assert_eq!(given(&[same], true).shipped_plugin_dir(), None);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode, header};
 
+use super::turn::Turn;
 use crate::{
     http::{Access, BoxFuture, Handler, HttpRequest, HttpResponse, Places, RouteTaken, Routes},
     metrics::{
@@ -25,8 +26,8 @@ struct Metrics {
     places: Arc<Places>,
     max_connections: usize,
     start: Start,
-    /// One at a time: whoever asks faster than it can be answered waits.
-    turn: tokio::sync::Mutex<()>,
+    /// With thousands of nodes it takes some milliseconds.
+    turn: Turn,
 }
 
 /// Adds the route. It is for administrators: names of nodes are nobody else's business.
@@ -39,7 +40,7 @@ pub fn add_route(
     places: Arc<Places>,
     max_connections: usize,
 ) -> Result<(), RouteTaken> {
-    let turn = tokio::sync::Mutex::default();
+    let turn = Turn::default();
     let metrics = Arc::new(Metrics { runtime, places, max_connections, start: Start::now(), turn });
     let answer = move |request: HttpRequest| -> BoxFuture<HttpResponse> {
         let metrics = metrics.clone();
@@ -53,11 +54,8 @@ pub fn add_route(
 impl Metrics {
     async fn answer(self: Arc<Self>, headers: &HeaderMap) -> HttpResponse {
         let content_type = content_type(headers);
-        let _turn = self.turn.lock().await;
-        // With thousands of nodes this takes some milliseconds, for which no connection is to wait.
         let metrics = self.clone();
-        let text = tokio::task::spawn_blocking(move || metrics.text()).await;
-        match text.ok().flatten() {
+        match self.turn.take(move || metrics.text()).await.flatten() {
             Some(text) => HttpResponse::typed(StatusCode::OK, content_type, text),
             None => super::error(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the host is stopping"),
         }

@@ -8,7 +8,9 @@ pub mod plugins;
 pub mod runtime;
 pub mod status;
 pub mod table;
+mod turn;
 
+use bytes::Bytes;
 use hyper::StatusCode;
 
 use crate::http::HttpResponse;
@@ -27,7 +29,12 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
 /// A JSON answer of the admin API.
 #[must_use]
 pub fn json(status: StatusCode, value: &serde_json::Value) -> HttpResponse {
-    HttpResponse::typed(status, "application/json; charset=utf-8", value.to_string())
+    json_text(status, value.to_string())
+}
+
+/// The same, from its text.
+fn json_text(status: StatusCode, text: impl Into<Bytes>) -> HttpResponse {
+    HttpResponse::typed(status, "application/json; charset=utf-8", text)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::turn::Turn;
 use crate::{
     http::{Access, BoxFuture, Handler, HttpRequest, HttpResponse, RouteTaken, Routes},
     loader::PluginFiles,
@@ -18,6 +19,8 @@ struct Plugins {
     registry: Arc<Registry>,
     files: PluginFiles,
     runtime: Runtime,
+    /// Looking at all files takes a moment. Who asks again and again has it done no more than once at a time.
+    turn: Turn,
 }
 
 /// Adds the routes.
@@ -30,7 +33,7 @@ pub fn add_routes(
     files: PluginFiles,
     runtime: Runtime,
 ) -> Result<(), RouteTaken> {
-    let plugins = Arc::new(Plugins { registry, files, runtime });
+    let plugins = Arc::new(Plugins { registry, files, runtime, turn: Turn::default() });
     let listing = plugins.clone();
     let list = move |_: HttpRequest| -> BoxFuture<HttpResponse> {
         let response = super::json(StatusCode::OK, &listing.list());
@@ -39,8 +42,10 @@ pub fn add_routes(
     let reload = move |_: HttpRequest| -> BoxFuture<HttpResponse> {
         let plugins = plugins.clone();
         Box::pin(async move {
+            let turn = plugins.turn.wait().await;
             let (sender, done) = tokio::sync::oneshot::channel();
             plugins.runtime.reload(move || {
+                drop(turn);
                 let _ = sender.send(());
             });
             match done.await {
@@ -73,7 +78,7 @@ pub fn describe(info: &PluginInfo) -> Value {
 }
 
 impl Plugins {
-    /// Plugins in use, files that are not, and how many generations are in memory.
+    /// Plugins in use, files that are refused or not needed, and how many generations are in memory.
     fn list(&self) -> Value {
         let files = self.files.all();
         let in_use: Vec<Value> = self
@@ -94,6 +99,18 @@ impl Plugins {
                 Some(json!({ "file": file.display().to_string(), "reason": reason }))
             })
             .collect();
-        json!({ "plugins": in_use, "refused": refused, "generations": plugin::live_generations() })
+        let overridden: Vec<Value> = files
+            .iter()
+            .filter_map(|(file, state)| {
+                let by = state.overridden.as_ref()?;
+                Some(json!({ "file": file.display().to_string(), "by": by.display().to_string() }))
+            })
+            .collect();
+        json!({
+            "plugins": in_use,
+            "refused": refused,
+            "overridden": overridden,
+            "generations": plugin::live_generations(),
+        })
     }
 }

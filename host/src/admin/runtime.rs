@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use hyper::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
 
+use super::turn::Turn;
 use crate::{
     http::{Access, BoxFuture, Handler, HttpRequest, HttpResponse, RouteTaken, Routes},
     loader::PluginFiles,
     plugin,
-    runtime::{Limits, Runtime},
+    runtime::{Inspection, Limits, Runtime},
 };
 
 /// How many connections are listed unless the request says: some 200 kB, enough to see what is wrong with any of them.
@@ -24,8 +25,20 @@ struct Asked {
     runtime: Runtime,
     files: PluginFiles,
     since: Instant,
-    /// One at a time: whoever asks faster than it can be answered waits.
-    turn: tokio::sync::Mutex<()>,
+    /// With thousands of nodes it takes some milliseconds, and memory.
+    turn: Turn,
+}
+
+/// The answer: the host, and what it is doing. Written as text directly: a tree of values would take many times as much.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    version: &'static str,
+    pid: u32,
+    uptime_seconds: u64,
+    generations_loaded: usize,
+    #[serde(flatten)]
+    found: Inspection,
 }
 
 /// Adds the route. It is for administrators: addresses of peers are nobody else's business.
@@ -33,8 +46,7 @@ struct Asked {
 /// # Errors
 /// The path is taken, which cannot be before nodes start.
 pub fn add_route(routes: &Routes, runtime: Runtime, files: PluginFiles) -> Result<(), RouteTaken> {
-    let asked =
-        Arc::new(Asked { runtime, files, since: Instant::now(), turn: tokio::sync::Mutex::default() });
+    let asked = Arc::new(Asked { runtime, files, since: Instant::now(), turn: Turn::default() });
     let answer = move |request: HttpRequest| -> BoxFuture<HttpResponse> {
         let asked = asked.clone();
         Box::pin(async move { asked.answer(request.query.as_deref()).await })
@@ -49,33 +61,28 @@ impl Asked {
             Ok(limits) => limits,
             Err(text) => return super::error(StatusCode::BAD_REQUEST, "invalid_request", &text),
         };
-        let _turn = self.turn.lock().await;
-        // With thousands of nodes this takes some milliseconds, for which no connection is to wait.
         let asked = self.clone();
-        match tokio::task::spawn_blocking(move || asked.look(limits)).await {
-            Ok(Some(value)) => super::json(StatusCode::OK, &value),
-            _ => super::error(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the host is stopping"),
+        match self.turn.take(move || asked.look(limits)).await.flatten() {
+            Some(text) => super::json_text(StatusCode::OK, text),
+            None => super::error(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the host is stopping"),
         }
     }
 
-    fn look(&self, limits: Limits) -> Option<Value> {
-        let mut inspection = self.runtime.inspect(limits)?;
+    /// The answer's text.
+    fn look(&self, limits: Limits) -> Option<Vec<u8>> {
+        let mut found = self.runtime.inspect(limits)?;
         let files = self.files.all();
-        for plugin in &mut inspection.plugins {
+        for plugin in &mut found.plugins {
             plugin.last_error = files.get(&plugin.file).and_then(|state| state.refused.clone());
         }
-        let mut answer = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "uptimeSeconds": self.since.elapsed().as_secs(),
-            "generationsLoaded": plugin::live_generations(),
-        });
-        if let (Some(answer), Ok(Value::Object(found))) =
-            (answer.as_object_mut(), serde_json::to_value(inspection))
-        {
-            answer.extend(found);
-        }
-        Some(answer)
+        let answer = Answer {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_seconds: self.since.elapsed().as_secs(),
+            generations_loaded: plugin::live_generations(),
+            found,
+        };
+        serde_json::to_vec(&answer).ok()
     }
 }
 

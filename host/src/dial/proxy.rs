@@ -1,5 +1,6 @@
 //! Which proxy, if any, the environment names for a connection.
 
+use std::borrow::Cow;
 use std::env::VarError;
 use std::fmt;
 use std::net::IpAddr;
@@ -127,18 +128,20 @@ impl Proxies {
     pub fn choose(&self, tls: bool, host: &str, port: u16) -> Result<Option<Proxy>, ProxyError> {
         let own = if tls { &self.tls } else { &self.plain };
         let Some(variable) = own.as_ref().or(self.all.as_ref()) else { return Ok(None) };
-        let destination = Uri::builder().scheme("http").authority(authority(host, port)).path_and_query("/");
-        // What cannot stand in a URL cannot be looked up either: the direct attempt says so.
-        let Ok(destination) = destination.build() else { return Ok(None) };
         if is_loopback(host) {
             return Ok(None);
         }
         let Some(exceptions) = exceptions(&self.none, port) else { return Ok(None) };
         let not_a_proxy = || ProxyError::NotAProxy(variable.name);
-        let proxy = Matcher::builder().http(&*variable.value).build();
-        let proxy = proxy.intercept(&destination).ok_or_else(not_a_proxy)?;
-        if Matcher::builder().http(&*variable.value).no(exceptions).build().intercept(&destination).is_none()
-        {
+        let url = with_one_at(&variable.value);
+        let proxy = Matcher::builder().http(&*url).build();
+        let proxy = proxy.intercept(&Uri::from_static("http://destination")).ok_or_else(not_a_proxy)?;
+        // What cannot stand in a URL is no exception either: a resolver may know it all the same, and a direct connection
+        // is what nobody asked for.
+        let destination = Uri::builder().scheme("http").authority(authority(host, port)).path_and_query("/");
+        let destination = destination.build().ok().filter(|uri| uri.host().map(bare) == Some(host));
+        let matcher = Matcher::builder().http(&*url).no(exceptions).build();
+        if destination.is_some_and(|destination| matcher.intercept(&destination).is_none()) {
             return Ok(None);
         }
         let authorization = || proxy.basic_auth().cloned();
@@ -152,10 +155,29 @@ impl Proxies {
         };
         let host = proxy.uri().host().filter(|host| !host.is_empty()).ok_or_else(not_a_proxy)?;
         Ok(Some(Proxy {
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            host: bare(host).to_owned(),
             port: proxy.uri().port_u16().unwrap_or(default_port),
             speech,
         }))
+    }
+}
+
+/// A host as a URL has it, without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// The URL with no more than the last `@` of what stands before its path: the others, which belong to a password that is
+/// written as it is, in the form that a URL asks for.
+fn with_one_at(url: &str) -> Cow<'_, str> {
+    let begin = url.find("://").map_or(0, |scheme| scheme + 3);
+    let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |path| begin + path);
+    match url[begin..end].rsplit_once('@') {
+        Some((user, _)) if user.contains('@') => {
+            let (head, rest) = url.split_at(begin + user.len());
+            Cow::Owned(format!("{}{}{rest}", &head[..begin], user.replace('@', "%40")))
+        }
+        _ => Cow::Borrowed(url),
     }
 }
 
@@ -179,16 +201,17 @@ fn exceptions(list: &str, port: u16) -> Option<String> {
             Some((host, digits)) if !host.contains(':') || host.ends_with(']') => {
                 match digits.parse::<u16>() {
                     Ok(only) if only != port => continue,
-                    _ => host,
+                    Ok(_) => host,
+                    // No port: no host is called like that.
+                    Err(_) => entry,
                 }
             }
             _ => entry,
         };
-        let entry = entry.trim_start_matches('[').trim_end_matches(']');
-        match entry.strip_prefix('*') {
+        match bare(entry).strip_prefix('*') {
             Some("") => return None,
             Some(below) if below.starts_with('.') => kept.push(below),
-            _ => kept.push(entry),
+            _ => kept.push(bare(entry)),
         }
     }
     Some(kept.join(","))
@@ -240,6 +263,7 @@ mod tests {
             ("http://[::1]:8080", "http://[::1]:8080", None),
             ("http://me:secret@proxy:1", "http://proxy:1", Some("Basic bWU6c2VjcmV0")),
             ("https://me:p%40ss@proxy:1", "https://proxy:1", Some("Basic bWU6cEBzcw==")),
+            ("http://me:p@ss@proxy:1", "http://proxy:1", Some("Basic bWU6cEBzcw==")),
             ("socks5://proxy", "socks5://proxy:1080", None),
             ("socks5h://me:p%40ss@proxy:1", "socks5://proxy:1", Some("me p@ss")),
         ] {
@@ -298,10 +322,25 @@ mod tests {
             ("[2001:db8::7]:443", "2001:db8::7", true),
             ("[2001:db8::7]:80", "2001:db8::7", false),
             (", ,", "example.com", false),
+            // What makes no sense excepts nothing.
+            ("example.com:many", "example.com", false),
+            ("example.com:99999", "example.com", false),
+            (":443", "example.com", false),
+            ("http://example.com", "example.com", false),
+            (".", "example.com", false),
+            ("[2001:db8::]/32", "2001:db8::7", false),
         ] {
             let variables = [("HTTPS_PROXY", "http://proxy"), ("NO_PROXY", list)];
             let expected = if direct { "direct" } else { "http://proxy:80" };
             assert_eq!(chosen(&variables, true, host, 443), expected, "{list:?} {host}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_in_no_url_is_no_reason_to_go_directly() {
+        for host in ["bücher.example", "a b", "a/b", "a\u{0}b", "user@example.com"] {
+            let variables = [("ALL_PROXY", "http://proxy"), ("NO_PROXY", "example.com")];
+            assert_eq!(chosen(&variables, false, host, 80), "http://proxy:80", "{host:?}");
         }
     }
 

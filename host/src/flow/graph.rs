@@ -76,6 +76,11 @@ impl GraphNode {
         self.alias.as_deref().unwrap_or(&self.id)
     }
 
+    /// Whose context its own is: the id under which that is kept, and the flow it is on, `global` for none.
+    pub fn context_owner(&self) -> String {
+        format!("{}:{}", self.stored_id(), self.z.as_deref().unwrap_or("global"))
+    }
+
     /// The subflow instance that it is directly inside of. Ask this rather than [`z`](Self::z): a file may give a tab and
     /// an instance the same id.
     pub fn instance_id(&self) -> Option<&str> {

@@ -3,16 +3,18 @@
 //! Without a token, only programs on this machine may. Loopback alone does not say that: a web page that is
 //! open on this machine reaches loopback through its browser (directly, or by a DNS name of its own that
 //! points to 127.0.0.1), and a reverse proxy on this machine brings the whole world. So the request's `Host`
-//! must be a loopback name, an `Origin` must be this very server, and anything that a proxy has touched is
-//! refused. With a token set, the token is all that counts, from wherever.
+//! must be a loopback name, an `Origin` must be this very server, and anything that shows that a proxy has touched
+//! it is refused. (One that shows nothing cannot be told from a program: who runs such a proxy here sets a token.) With a
+//! token set, the token is all that counts, from wherever.
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
-use hyper::{StatusCode, Uri};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::http::request::Parts;
+use hyper::{StatusCode, Version};
 use sha2::{Digest, Sha256};
 
 use super::HttpResponse;
@@ -63,6 +65,9 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
+/// The field in which a browser says whose page is behind a request, of this very server or not.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// The fields by which proxies say that they stand between; `X-Forwarded-…` is matched by its beginning.
 const PROXY_FIELDS: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
@@ -96,18 +101,16 @@ impl AdminGuard {
 
     /// Lets a request through, or says what to answer instead.
     ///
-    /// `target` is the request's target: it may bring a host of its own, which counts like `Host`.
-    ///
     /// # Errors
     /// The request is refused: with 401 if the token is missing or wrong, with 403 if there is none and the request
     /// does not come straight from this machine.
-    pub fn check(&self, remote: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
+    pub fn check(&self, remote: SocketAddr, request: &Parts) -> Result<(), Denied> {
         match &self.token {
-            Some(token) => check_token(token, headers).map_err(|reason| {
+            Some(token) => check_token(token, &request.headers).map_err(|reason| {
                 let response = admin::error(StatusCode::UNAUTHORIZED, "unauthorized", reason);
                 Denied { response: Box::new(response.with(WWW_AUTHENTICATE, "Bearer")), reason }
             }),
-            None => check_local(remote, target, headers).map_err(|reason| {
+            None => check_local(remote, request).map_err(|reason| {
                 let response = admin::error(StatusCode::FORBIDDEN, "forbidden", reason);
                 Denied { response: Box::new(response), reason }
             }),
@@ -129,7 +132,8 @@ fn check_token(token: &[u8; 32], headers: &HeaderMap) -> Result<(), &'static str
     if difference == 0 { Ok(()) } else { Err("the token is wrong") }
 }
 
-fn check_local(remote: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+fn check_local(remote: SocketAddr, request: &Parts) -> Result<(), &'static str> {
+    let headers = &request.headers;
     // An IPv4 client of a socket that listens on :: shows as ::ffff:127.0.0.1.
     if !remote.ip().to_canonical().is_loopback() {
         return Err("admin requests are only for this machine unless an admin token is set");
@@ -138,22 +142,29 @@ fn check_local(remote: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<
     if forwarded.into_iter().any(|name| PROXY_FIELDS.contains(&name) || name.starts_with("x-forwarded-")) {
         return Err("admin requests through a proxy need an admin token");
     }
+    // What nginx speaks with a server unless it is told otherwise; programs here hardly do.
+    if request.version == Version::HTTP_10 {
+        return Err("admin requests by HTTP/1.0, as proxies make them, need an admin token");
+    }
     let host = single(headers, &HOST).flatten().filter(|host| is_loopback(host));
     let Some(host) = host else {
         return Err("without an admin token, Host must be localhost or a loopback address");
     };
-    if target.authority().is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(host)) {
+    // The target may bring a host of its own, which counts like `Host`.
+    let authority = request.uri.authority();
+    if authority.is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(host)) {
         return Err("the request's target and its Host differ");
     }
-    match single(headers, &ORIGIN) {
-        None => Ok(()),
-        Some(Some(origin)) if is_origin_of(origin, host) => Ok(()),
-        Some(_) => Err("requests from other web pages need an admin token"),
-    }
+    let own_origin =
+        single(headers, &ORIGIN).is_none_or(|origin| origin.is_some_and(|origin| is_origin_of(origin, host)));
+    // For an image, a frame or a script that a page of another site includes, browsers send no `Origin`.
+    let own_site =
+        single(headers, &FETCH_SITE).is_none_or(|site| matches!(site, Some("same-origin" | "none")));
+    if own_origin && own_site { Ok(()) } else { Err("requests from other web pages need an admin token") }
 }
 
 /// A field that may be there once: `None` if it is absent, `Some(None)` if it is repeated or no text.
-fn single<'a>(headers: &'a HeaderMap, name: &hyper::header::HeaderName) -> Option<Option<&'a str>> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a str>> {
     let mut values = headers.get_all(name).iter();
     let first: &HeaderValue = values.next()?;
     Some(if values.next().is_some() { None } else { first.to_str().ok() })
@@ -195,23 +206,18 @@ fn is_port(port: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderName;
-
     /// Asks with these header lines, `Name: value | Name: value`.
     fn ask(guard: &AdminGuard, remote: &str, fields: &str) -> u16 {
         ask_for(guard, remote, "/inject/1", fields)
     }
 
     fn ask_for(guard: &AdminGuard, remote: &str, target: &str, fields: &str) -> u16 {
-        let mut headers = HeaderMap::new();
-        for field in fields.split(" | ").filter(|field| !field.is_empty()) {
-            let (name, value) = field.split_once(": ").unwrap();
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_str(value).unwrap(),
-            );
+        let version = if fields.starts_with("HTTP/1.0") { Version::HTTP_10 } else { Version::HTTP_11 };
+        let mut request = hyper::Request::builder().version(version).uri(target);
+        for (name, value) in fields.split(" | ").filter_map(|field| field.split_once(": ")) {
+            request = request.header(name, value);
         }
-        match guard.check(remote.parse().unwrap(), &target.parse().unwrap(), &headers) {
+        match guard.check(remote.parse().unwrap(), &request.body(()).unwrap().into_parts().0) {
             Ok(()) => 200,
             Err(denied) => denied.response.status.as_u16(),
         }
@@ -236,6 +242,13 @@ mod tests {
             ("192.168.0.7:5000", "Host: localhost", 403),
             ("[::ffff:192.168.0.7]:5000", "Host: localhost", 403),
             ("[fe80::1]:5000", "Host: localhost", 403),
+            // Browsers say nothing of the origin when a page of another site has them GET something, an image say; but
+            // those of today say that it is another site.
+            (local, "Host: localhost | Sec-Fetch-Site: cross-site", 403),
+            (local, "Host: localhost:1880 | Sec-Fetch-Site: same-site | Sec-Fetch-Mode: no-cors", 403),
+            (local, "Host: localhost | Sec-Fetch-Site: none | Sec-Fetch-Site: cross-site", 403),
+            (local, "Host: localhost | Sec-Fetch-Site: same-origin", 200),
+            (local, "Host: localhost | Sec-Fetch-Site: none", 200),
             // DNS rebinding: the name is the attacker's, the address ours.
             (local, "Host: evil.example:1880", 403),
             (local, "Host: localhost.evil.example", 403),
@@ -271,6 +284,7 @@ mod tests {
             (local, "Host: localhost | X-Forwarded-Anything: 1", 403),
             (local, "Host: localhost | Via: 1.1 nginx", 403),
             (local, "Host: localhost | X-Real-IP: 1.2.3.4", 403),
+            (local, "HTTP/1.0 | Host: localhost | Connection: close", 403),
         ] {
             assert_eq!(ask(&guard, remote, fields), expected, "{remote} {fields}");
         }

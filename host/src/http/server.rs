@@ -11,7 +11,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -380,14 +379,11 @@ async fn serve(
 ) {
     let Some(stream) = shared.secure(stream, place, remote, &mut phases).await else { return };
     let peer = Peer { remote, tls: stream.is_tls() };
-    let has_asked = Arc::new(AtomicBool::new(false));
     // Where the request that is accepted leaves what to do with the stream once its answer is written.
     let accepted: Arc<Mutex<Option<OnStream>>> = Arc::default();
     let service = {
         let (shared, accepted) = (Arc::clone(&shared), Arc::clone(&accepted));
-        let has_asked = Arc::clone(&has_asked);
         service_fn(move |request| -> BoxFuture<Result<_, Infallible>> {
-            has_asked.store(true, Ordering::Relaxed);
             let (shared, accepted) = (Arc::clone(&shared), Arc::clone(&accepted));
             Box::pin(async move {
                 let (response, on_stream) = shared.answer(request, peer).await;
@@ -653,7 +649,7 @@ impl Shared {
     ) -> Result<(), Box<HttpResponse>> {
         match access {
             Access::Public => Ok(()),
-            Access::Admin => self.guard.check(remote, &head.uri, &head.headers).map_err(|denied| {
+            Access::Admin => self.guard.check(remote, head).map_err(|denied| {
                 let Denied { response, reason } = denied;
                 if let Some(left_out) = self.troubles.denied.again() {
                     let (path, status) = (for_log(head.uri.path()), response.status.as_u16());

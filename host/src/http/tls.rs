@@ -1,7 +1,8 @@
 //! The server's own TLS: its certificate, taken from files and taken anew when they change.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +19,9 @@ use tracing::{info, warn};
 
 /// The one application protocol that the server speaks. A client that offers others only is refused.
 const ALPN: &[u8] = b"http/1.1";
+
+/// Largest file that is read, in bytes: a certificate with its chain has some kilobytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The server's certificate and key. Connections take the configuration that holds when they begin.
 pub struct ServerTls {
@@ -216,7 +220,7 @@ struct Files {
 impl Files {
     fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let read =
-            |file: &Path| std::fs::read(file).map_err(|error| TlsError::Unreadable(file.to_owned(), error));
+            |file: &Path| read_small(file).map_err(|error| TlsError::Unreadable(file.to_owned(), error));
         Ok(Self { certificate: read(certificate)?, key: read(key)? })
     }
 
@@ -271,6 +275,20 @@ impl Files {
         let text = String::from_utf8_lossy(&self.key);
         text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
     }
+}
+
+/// Reads an ordinary file of at most [`MAX_FILE_BYTES`]. On a pipe, opening would wait for ever, and with it whoever has
+/// the files read again: the thread that takes signals, for one.
+fn read_small(file: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Whoever can read the key can be this server.

@@ -13,6 +13,15 @@ const MAX_NAME_BYTES: usize = 200;
 /// Node types in one plugin; the largest palettes have some hundred.
 const MAX_TYPES: usize = 10_000;
 
+/// Longest text about a plugin, in bytes: a paragraph.
+const MAX_ABOUT_BYTES: usize = 4096;
+/// Largest icon, in bytes. Icons of a palette have one or two thousand.
+const MAX_ICON_BYTES: usize = 64 * 1024;
+/// Largest message catalogue, in bytes: what a large form with its help has.
+const MAX_CATALOGUE_BYTES: usize = 256 * 1024;
+/// Languages of one node type; Node-RED's own nodes have ten.
+const MAX_LANGUAGES: usize = 100;
+
 /// One node type of a plugin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeTypeInfo {
@@ -26,6 +35,8 @@ pub struct NodeTypeInfo {
     pub color: String,
     /// The icon's file name.
     pub icon: String,
+    /// The icon itself, as SVG; empty when it is none of the plugin's own.
+    pub icon_svg: String,
     /// The icon's side: `left` or `right`.
     pub align: String,
     /// Number of inputs.
@@ -38,6 +49,8 @@ pub struct NodeTypeInfo {
     pub html: String,
     /// The fields of its nodes that are kept apart from the flow file.
     pub credentials: BTreeMap<String, CredentialKind>,
+    /// The editor's texts by language tag: JSON objects, as text.
+    pub locales: BTreeMap<String, String>,
 }
 
 /// How a credential is shown in the editor.
@@ -55,6 +68,9 @@ pub enum CredentialKind {
 pub(super) struct Description {
     pub name: String,
     pub version: String,
+    pub description: String,
+    pub license: String,
+    pub homepage: String,
     pub sdk: String,
     pub abi: String,
     pub rustc: String,
@@ -65,6 +81,12 @@ pub(super) struct Description {
 struct RawPlugin {
     name: String,
     version: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    license: String,
+    #[serde(default)]
+    homepage: String,
     sdk: String,
     abi: String,
     rustc: String,
@@ -85,6 +107,8 @@ struct RawType {
     #[serde(default)]
     icon: String,
     #[serde(default)]
+    icon_svg: String,
+    #[serde(default)]
     align: String,
     #[serde(default)]
     inputs: u32,
@@ -96,6 +120,8 @@ struct RawType {
     html: String,
     #[serde(default)]
     credentials: BTreeMap<String, CredentialKind>,
+    #[serde(default)]
+    locales: BTreeMap<String, String>,
 }
 
 fn plain() -> String {
@@ -120,6 +146,10 @@ pub(super) fn read(value: &Value) -> Result<Description, Refusal> {
         [("version", &raw.version), ("sdk", &raw.sdk), ("abi", &raw.abi), ("rustc", &raw.rustc)]
     {
         check_name(what, text)?;
+    }
+    let about = [("description", &raw.description), ("license", &raw.license), ("homepage", &raw.homepage)];
+    if let Some((what, _)) = about.iter().find(|(_, text)| text.len() > MAX_ABOUT_BYTES) {
+        return Err(Refusal::Description(format!("{what} has more than {MAX_ABOUT_BYTES} bytes")));
     }
     match raw.panic.as_str() {
         "unwind" => {}
@@ -147,6 +177,9 @@ pub(super) fn read(value: &Value) -> Result<Description, Refusal> {
     Ok(Description {
         name: raw.name,
         version: raw.version,
+        description: raw.description,
+        license: raw.license,
+        homepage: raw.homepage,
         sdk: raw.sdk,
         abi: raw.abi,
         rustc: raw.rustc,
@@ -162,19 +195,61 @@ fn node_type(raw: RawType) -> Result<NodeTypeInfo, Refusal> {
             raw.name, raw.role
         ))
     })?;
+    let fault = |fault: String| Refusal::Description(format!("node type {}: {fault}", raw.name));
+    check_icon(&raw.icon, &raw.icon_svg).map_err(fault)?;
+    if raw.locales.len() > MAX_LANGUAGES {
+        return Err(fault(format!("it has texts in more than {MAX_LANGUAGES} languages")));
+    }
+    for (language, texts) in &raw.locales {
+        check_catalogue(language, texts).map_err(fault)?;
+    }
     Ok(NodeTypeInfo {
         name: raw.name,
         role,
         category: raw.category,
         color: raw.color,
         icon: raw.icon,
+        icon_svg: raw.icon_svg,
         align: raw.align,
         inputs: raw.inputs,
         outputs: raw.outputs,
         concurrency: raw.concurrency,
         html: raw.html,
         credentials: raw.credentials,
+        locales: raw.locales,
     })
+}
+
+/// What is wrong with an icon that comes with the plugin, if anything.
+fn check_icon(name: &str, svg: &str) -> Result<(), String> {
+    if svg.is_empty() {
+        Ok(())
+    } else if name.is_empty() {
+        Err("icon_svg without an icon, which is its file name".to_owned())
+    } else if svg.len() > MAX_ICON_BYTES {
+        Err(format!("icon_svg has more than {MAX_ICON_BYTES} bytes"))
+    } else if !svg.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).starts_with('<')
+        || !svg.contains("<svg")
+    {
+        Err("icon_svg is no SVG".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// What is wrong with the texts of one language, if anything.
+fn check_catalogue(language: &str, texts: &str) -> Result<(), String> {
+    let is_tag = (1..=35).contains(&language.len())
+        && language.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
+    if !is_tag {
+        return Err(format!("{language:.40?} in locales is no language tag"));
+    }
+    if texts.len() > MAX_CATALOGUE_BYTES {
+        return Err(format!("its texts in {language} have more than {MAX_CATALOGUE_BYTES} bytes"));
+    }
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(texts)
+        .map(|_| ())
+        .map_err(|error| format!("its texts in {language} are no JSON object: {error}"))
 }
 
 fn role(name: &str) -> Option<Role> {
@@ -229,6 +304,65 @@ mod tests {
         assert_eq!((lower_case.inputs, lower_case.outputs, lower_case.concurrency), (1, 1, 1));
         assert_eq!(lower_case.role, Role::Plain);
         assert_eq!(lower_case.credentials["key"], CredentialKind::Password);
+    }
+
+    #[test]
+    fn icons_and_texts_are_kept_as_they_are() {
+        let svg = "<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>";
+        let description = described(|json| {
+            json["license"] = "MIT".into();
+            json["types"][0]["icon"] = "own.svg".into();
+            json["types"][0]["icon_svg"] = svg.into();
+            json["types"][0]["locales"] = serde_json::json!({"en-US": r#"{"a":"A"}"#, "de": "{}"});
+        })
+        .unwrap();
+        let lower_case = &description.types[0];
+        assert_eq!((description.license.as_str(), description.homepage.as_str()), ("MIT", ""));
+        assert_eq!(
+            (lower_case.icon_svg.as_str(), lower_case.locales["en-US"].as_str()),
+            (svg, r#"{"a":"A"}"#)
+        );
+    }
+
+    #[test]
+    fn icons_and_texts_that_an_editor_could_not_show_are_refused() {
+        let large = |bytes| format!("<svg>{}", " ".repeat(bytes));
+        let cases: [(&str, serde_json::Value, &str); 9] = [
+            ("icon_svg", "<svg/>".into(), "without an icon"),
+            ("icon_svg", "GIF89a <svg".into(), "no SVG"),
+            ("icon_svg", "<html/>".into(), "no SVG"),
+            ("icon_svg", large(MAX_ICON_BYTES).into(), "more than 65536 bytes"),
+            ("locales", serde_json::json!({"../etc": "{}"}), "no language tag"),
+            ("locales", serde_json::json!({"": "{}"}), "no language tag"),
+            ("locales", serde_json::json!({"de": "[]"}), "in de are no JSON object"),
+            (
+                "locales",
+                serde_json::json!({"de": format!("{{}}{}", " ".repeat(MAX_CATALOGUE_BYTES))}),
+                "in de have more",
+            ),
+            (
+                "locales",
+                (0..=MAX_LANGUAGES)
+                    .map(|n| (format!("x-{n}"), "{}".into()))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into(),
+                "more than 100 languages",
+            ),
+        ];
+        for (number, (key, value, expected)) in cases.into_iter().enumerate() {
+            let refusal = described(|json| {
+                if number > 0 {
+                    json["types"][0]["icon"] = "own.svg".into();
+                }
+                json["types"][0][key] = value;
+            })
+            .expect_err(expected)
+            .to_string();
+            assert!(
+                refusal.contains("lower-case") && refusal.contains(expected),
+                "{expected} is missing in: {refusal}"
+            );
+        }
     }
 
     #[test]

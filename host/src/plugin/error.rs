@@ -109,70 +109,84 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.remedy() {
+            Some(remedy) => write!(f, "{}; {remedy}", self.problem()),
+            None => f.write_str(&self.problem()),
+        }
+    }
+}
+
+impl Refusal {
+    /// What is wrong, to be read after the file's name.
+    pub fn problem(&self) -> String {
         match self {
-            Self::Io(error) => write!(f, "cannot be read: {error}"),
-            Self::Changing => {
-                f.write_str("is being written at this moment; it can be loaded once nothing changes it any more")
+            Self::Io(error) => format!("cannot be read: {error}"),
+            Self::Changing => "is being written at this moment".to_owned(),
+            Self::Empty => "is empty, not a plugin".to_owned(),
+            Self::TooLarge(bytes) => {
+                let most = super::staging::MAX_PLUGIN_BYTES;
+                format!("has {bytes} bytes, more than a plugin may have ({most})")
             }
-            Self::Empty => f.write_str("is empty, not a plugin; build the plugin again or remove the file"),
-            Self::TooLarge(bytes) => write!(
-                f,
-                "has {bytes} bytes, more than a plugin may have ({}); strip its debug information or remove it from \
-                 the plugin folder",
-                super::staging::MAX_PLUGIN_BYTES
-            ),
-            Self::NotALibrary(detail) => {
-                write!(f, "is not a shared library ({detail}); remove it from the plugin folder")
-            }
-            Self::Incomplete(detail) => {
-                write!(f, "is an incomplete shared library ({detail}); copy or build it again")
-            }
-            Self::OtherMachine => write!(
-                f,
-                "is a shared library for another kind of processor than this host's ({}); build it for this one",
+            Self::NotALibrary(detail) => format!("is not a shared library ({detail})"),
+            Self::Incomplete(detail) => format!("is an incomplete shared library ({detail})"),
+            Self::OtherMachine => format!(
+                "is a shared library for another kind of processor than this host's ({})",
                 std::env::consts::ARCH
             ),
-            Self::NotAPlugin => f.write_str(
-                "is a shared library but not a Flowbay plugin: it does not export flowbay_plugin_root; remove it \
-                 from the plugin folder, or, if it should be a plugin, list its node types in export_plugin!",
+            Self::NotAPlugin => {
+                "is a shared library but not a Flowbay plugin: it does not export flowbay_plugin_root"
+                    .to_owned()
+            }
+            Self::Open(error) => format!("could not be loaded by the system: {error}"),
+            Self::AbiStable { plugin, host } => {
+                format!("was built with abi_stable {plugin}, this host with abi_stable {host}")
+            }
+            Self::AbiVersion { plugin, host } => {
+                format!("was built for Flowbay ABI {plugin}, this host speaks ABI {host}")
+            }
+            Self::Layout { plugin, host, detail } => format!(
+                "was built for Flowbay ABI {plugin} and this host speaks ABI {host}, but their types differ ({detail})"
             ),
-            Self::Open(error) => write!(f, "could not be loaded by the system: {error}"),
-            Self::AbiStable { plugin, host } => write!(
-                f,
-                "was built with abi_stable {plugin}, this host with abi_stable {host}; build the plugin with the \
-                 flowbay-sdk of this host"
+            Self::Root(text) => format!("failed while it was loaded: {text}"),
+            Self::Description(text) => format!("describes itself wrongly: {text}"),
+            Self::AbortsOnPanic { name, version } => format!(
+                "plugin {name} {version} was built with panic = \"abort\", so that one panic in it would end the host"
             ),
-            Self::AbiVersion { plugin, host } => write!(
-                f,
-                "was built for Flowbay ABI {plugin}, this host speaks ABI {host}; build the plugin with a \
-                 flowbay-sdk whose flowbay-abi is {}.x, or run it in a host with ABI {}.x",
+            Self::Crashed { how, said } if said.is_empty() => {
+                format!("ended the process that tried to load it ({how}), as it would end this host")
+            }
+            Self::Crashed { how, said } => format!(
+                "ended the process that tried to load it ({how}), as it would end this host; it said: {said}"
+            ),
+            Self::Hung(ms) => format!("had not finished loading after {ms} ms"),
+            Self::Probe(text) => format!("could not be tried in a process of its own: {text}"),
+        }
+    }
+
+    /// What to do about it, where the problem does not say it all.
+    pub fn remedy(&self) -> Option<String> {
+        let fixed = |text: &str| Some(text.to_owned());
+        match self {
+            Self::Changing => fixed("it can be loaded once nothing changes it any more"),
+            Self::Empty => fixed("build the plugin again or remove the file"),
+            Self::TooLarge(_) => fixed("strip its debug information or remove it from the plugin folder"),
+            Self::NotALibrary(_) => fixed("remove it from the plugin folder"),
+            Self::Incomplete(_) => fixed("copy or build it again"),
+            Self::OtherMachine => fixed("build it for this one"),
+            Self::NotAPlugin => fixed(
+                "remove it from the plugin folder, or, if it should be a plugin, list its node types in export_plugin!",
+            ),
+            Self::AbiStable { .. } => fixed("build the plugin with the flowbay-sdk of this host"),
+            Self::AbiVersion { plugin, host } => Some(format!(
+                "build the plugin with a flowbay-sdk whose flowbay-abi is {}.x, or run it in a host with ABI {}.x",
                 major(host),
                 major(plugin)
-            ),
-            Self::Layout { plugin, host, detail } => write!(
-                f,
-                "was built for Flowbay ABI {plugin} and this host speaks ABI {host}, but their types differ \
-                 ({detail}); build the plugin with the released flowbay-sdk, unchanged"
-            ),
-            Self::Root(text) => write!(f, "failed while it was loaded: {text}"),
-            Self::Description(text) => write!(f, "describes itself wrongly: {text}; build it with the flowbay-sdk"),
-            Self::AbortsOnPanic { name, version } => write!(
-                f,
-                "plugin {name} {version} was built with panic = \"abort\", so that one panic in it would end the \
-                 host; build it with panic = \"unwind\", which is cargo's default"
-            ),
-            Self::Crashed { how, said } => {
-                write!(f, "ended the process that tried to load it ({how}), as it would end this host")?;
-                if !said.is_empty() {
-                    write!(f, "; it said: {said}")?;
-                }
-                Ok(())
-            }
-            Self::Hung(ms) => write!(
-                f,
-                "had not finished loading after {ms} ms; a plugin must not wait for anything while it is loaded"
-            ),
-            Self::Probe(text) => write!(f, "could not be tried in a process of its own: {text}"),
+            )),
+            Self::Layout { .. } => fixed("build the plugin with the released flowbay-sdk, unchanged"),
+            Self::Description(_) => fixed("build it with the flowbay-sdk"),
+            Self::AbortsOnPanic { .. } => fixed("build it with panic = \"unwind\", which is cargo's default"),
+            Self::Hung(_) => fixed("a plugin must not wait for anything while it is loaded"),
+            Self::Io(_) | Self::Open(_) | Self::Root(_) | Self::Crashed { .. } | Self::Probe(_) => None,
         }
     }
 }

@@ -20,6 +20,7 @@ mod description;
 mod discovery;
 mod elf;
 mod error;
+mod kind;
 mod library;
 mod probe;
 mod slot;
@@ -46,6 +47,7 @@ use crate::settings::Settings;
 pub use description::{CredentialKind, NodeTypeInfo};
 pub use discovery::{Candidate, discover, is_library_name};
 pub use error::{PluginError, Refusal};
+pub use kind::{FileKind, file_kind};
 pub use library::{live_generations, wait_for_unloads};
 pub use probe::probe_main;
 pub use slot::{TokioSlot, WakerList, WakerSlot, next_task_id, with_task};
@@ -72,6 +74,12 @@ pub struct PluginInfo {
     pub name: String,
     /// The plugin's own version.
     pub version: String,
+    /// What it is, in its author's words; perhaps empty, as the next two.
+    pub description: String,
+    /// Its licence, as an SPDX expression.
+    pub license: String,
+    /// Where more is to be found.
+    pub homepage: String,
     /// Version of the SDK it was built with.
     pub sdk: String,
     /// Version of the ABI it was built for.
@@ -209,6 +217,9 @@ pub fn load(file: &Path, settings: &LoadSettings) -> Result<Loaded, PluginError>
     let info = PluginInfo {
         name: description.name,
         version: description.version,
+        description: description.description,
+        license: description.license,
+        homepage: description.homepage,
         sdk: description.sdk,
         abi: description.abi,
         rustc: description.rustc,
@@ -260,6 +271,9 @@ impl Plugin {
         let info = PluginInfo {
             name: "test".to_owned(),
             version: "0.0.0".to_owned(),
+            description: String::new(),
+            license: String::new(),
+            homepage: String::new(),
             sdk: String::new(),
             abi: String::new(),
             rustc: String::new(),

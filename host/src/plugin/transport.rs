@@ -118,12 +118,14 @@ pub fn host_future(
     HostFuture::new(Lent { slot: TokioSlot::new(), future: Box::pin(future), plugin })
 }
 
-/// A timer for code of `plugin`: resolves to null after so many milliseconds from now. Polled on tokio's threads.
+/// A timer for code of `plugin`: resolves to null after so many milliseconds from now. Made where tokio is, and polled on
+/// any thread.
 pub fn timer(ms: u64, plugin: Arc<Plugin>) -> HostFuture {
     let end = Instant::now().checked_add(Duration::from_millis(ms));
+    let sleep = end.map(tokio::time::sleep_until);
     let elapse = async move {
-        match end {
-            Some(end) => tokio::time::sleep_until(end).await,
+        match sleep {
+            Some(sleep) => sleep.await,
             // Beyond what the clock can count.
             None => std::future::pending().await,
         }

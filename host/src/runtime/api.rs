@@ -1,6 +1,7 @@
 //! The host's services for one node, as its plugin calls them.
 
 use std::{
+    future::{Future as _, poll_fn},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
 
 use flowbay_abi::{
     FfiFuture, Metric, MetricKind, Msg, Object, Str, Value,
-    host::{ContextScope, HostApi, HostFuture, HostReply, LogLevel, PortMsg, Queued},
+    host::{ContextScope, HostApi, HostFuture, HostReply, LogLevel, PortMsg, Queued, WorkPlace},
     io::HostIo,
     node::{NodeError, Via},
     waker::CallerWaker,
@@ -20,6 +21,7 @@ use hyper::Method;
 
 use super::{
     Shared,
+    blocking::Work,
     cell::NodeCell,
     drain, endpoints, events,
     sessions::{Overflow, Overrun},
@@ -54,6 +56,7 @@ enum Effect {
     Debug(Value),
     Spawn(FfiFuture<()>),
     Route(Value),
+    Work(Work, WorkPlace),
 }
 
 /// A constructor that asks for more than this is out of its mind; the rest is dropped.
@@ -98,7 +101,14 @@ impl NodeHost {
     /// would keep it and its library for ever.
     pub fn forget(&self) {
         let effects = std::mem::take(&mut *self.lock());
-        with_task(drain::NO_TASK, || drop(effects));
+        with_task(drain::NO_TASK, || {
+            for effect in effects {
+                match effect {
+                    Effect::Work(work, WorkPlace::OwnThread) => self.cell.shared().blocking.discard(work),
+                    effect => drop(effect),
+                }
+            }
+        });
     }
 
     fn perform(&self, effect: Effect) {
@@ -111,6 +121,11 @@ impl NodeHost {
             Effect::Status(status) => events::status(&self.cell, status),
             Effect::Debug(event) => self.cell.shared().console.print(self.cell.id(), &event),
             Effect::Spawn(task) => self.cell.spawn(task, self.plugin.clone(), &self.own_tasks),
+            Effect::Work(work, place) => {
+                if let Err(error) = self.cell.shared().blocking.run(work, place) {
+                    events::error(&self.cell, error, None);
+                }
+            }
             Effect::Route(route) => {
                 if let Err(error) = self.register_now(&route) {
                     events::error(&self.cell, error, None);
@@ -182,6 +197,11 @@ impl NodeHost {
             }
         }
         self.perform(effect);
+    }
+
+    /// Whether the node has closed: it was told, and nobody waits for it any more.
+    fn has_ended(&self) -> bool {
+        self.cell.is_closed() && self.cell.instance().is_none()
     }
 
     fn is_held_back(&self) -> bool {
@@ -307,15 +327,16 @@ impl HostApi for NodeHost {
         path: &str,
         value: Option<Value>,
     ) -> Result<(), NodeError> {
-        if self.cell.is_closed() {
+        // Code that was left behind must not bring back what was forgotten; a node that is closing may keep something.
+        if self.has_ended() {
             return Err(NodeError::new("the node is closed"));
         }
         let (owner, path) = self.context_place(scope, path);
         self.cell.shared().context.set(&owner, store, path, value)
     }
 
-    fn context_keys(&self, scope: ContextScope, _store: &str) -> Vec<Str> {
-        self.cell.shared().context.keys(&self.context_owner(scope))
+    fn context_keys(&self, scope: ContextScope, store: &str) -> Vec<Str> {
+        self.cell.shared().context.keys(&self.context_owner(scope), store)
     }
 
     fn spawn(&self, task: FfiFuture<()>) {
@@ -335,7 +356,13 @@ impl HostApi for NodeHost {
             let io = HostIo::new(PluginStream::new(stream, plugin));
             Ok(HostReply { value: Value::Null, io: Some(io).into() })
         };
-        plugin::host_future(future, self.plugin.clone())
+        let (tokio, mut future) = (self.cell.shared().tokio.clone(), Box::pin(future));
+        // A plugin may await it on a thread of its own, which is none of this tokio's.
+        let entered = poll_fn(move |cx| {
+            let _entered = tokio.enter();
+            future.as_mut().poll(cx)
+        });
+        plugin::host_future(entered, self.plugin.clone())
     }
 
     fn attach(&self, io: HostIo, state: Value) -> Result<Str, NodeError> {
@@ -389,6 +416,19 @@ impl HostApi for NodeHost {
             tracing::warn!(%node, r#type = %node_type, "the metric {name:.100?} is not shown: {reason}");
             Metric::new()
         })
+    }
+
+    fn run_blocking(&self, work: FfiFuture<()>, place: WorkPlace) -> Result<(), NodeError> {
+        let work = Work::new(work, self.plugin.clone(), self.cell.id());
+        if self.is_held_back() {
+            self.act(Effect::Work(work, place));
+            return Ok(());
+        }
+        // A node may still block while it closes, to write what it has; afterwards nobody would get the result.
+        if self.has_ended() {
+            return Err(NodeError::new("the node is closed"));
+        }
+        self.cell.shared().blocking.run(work, place)
     }
 }
 

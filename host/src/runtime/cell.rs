@@ -66,6 +66,9 @@ impl Drop for Instance {
     }
 }
 
+/// See [`NodeCell::under_way`]: giving it a message, polling a message in hand, polling a task of its own.
+pub type UnderWay = [Option<u64>; 3];
+
 /// Where a node's messages go.
 #[derive(Default)]
 pub struct Wires {
@@ -134,7 +137,7 @@ impl NodeCell {
 
     /// The owner of the node's own context.
     pub fn context_owner(&self) -> String {
-        format!("{}:{}", self.graph_node.stored_id(), self.graph_node.z.as_deref().unwrap_or("global"))
+        self.graph_node.context_owner()
     }
 
     /// The runtime it is part of.
@@ -220,6 +223,7 @@ impl NodeCell {
                 None => return (ran, false),
             }
         }
+        self.lock().pause();
         (turn, true)
     }
 
@@ -365,6 +369,25 @@ impl NodeCell {
     /// Where the node stands, when its mailbox holds the sources: what the watch compares.
     pub fn congested_at(&self) -> Option<Standing> {
         self.lock().congested_at()
+    }
+
+    /// The calls and polls of the node's code that have not returned, by kind, each with a number that is another for
+    /// another call: what the watch compares.
+    pub fn under_way(&self) -> UnderWay {
+        let call = self.lock().in_call();
+        let instance = self.instance.load();
+        let polls = |freeze: &dyn Fn(&Instance) -> Option<u64>| instance.as_ref().and_then(|it| freeze(it));
+        [call, polls(&|it| it.inputs.under_way()), polls(&|it| it.host.own_tasks().under_way())]
+    }
+
+    /// The node's code has kept a thread past the stall deadline.
+    pub fn keeps_a_thread(&self) {
+        tracing::warn!(
+            node = %self.id(), r#type = %self.graph_node.node_type,
+            "the node keeps a thread: its code has not returned for {} ms, and others may have to wait; work that \
+             blocks belongs on the threads for it",
+            self.shared.settings.stall_deadline_ms
+        );
     }
 
     /// The loop that it is part of: nodes with the same number lead to each other.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
 use super::{
-    Shared, deploy,
+    Shared, StartError, deploy,
     figures::{Figures, figures},
     inspect::{Inspection, Limits, inspect},
     patience::PatientCaller,
@@ -25,7 +25,7 @@ use crate::{
     credentials::{self, CredentialsFile},
     flow::{FlowFile, FlowGraph, GraphDiff, Layout, Level, ProcessEnv},
     http::Routes,
-    loader::Loader,
+    loader::{Loader, Place},
     plugin::Plugin,
     registry::Registry,
     settings::Settings,
@@ -93,17 +93,20 @@ impl Runtime {
     /// Starts the control thread; no flows yet.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// The system has no thread to give, or context cannot be kept as the settings want it.
     pub fn start(
         settings: Settings,
         tokio: Handle,
         routes: Arc<Routes>,
         registry: Arc<Registry>,
         loader: Loader,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let shared = Arc::new(Shared::new(settings, tokio.clone(), routes, registry)?);
         let stall_deadline = Duration::from_millis(shared.settings.stall_deadline_ms);
-        tokio.spawn(watch::watch(Arc::downgrade(&shared), stall_deadline));
+        let watched = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || watch::watch(&watched, stall_deadline))?;
         let (commands, received) = channel();
         let seen = Arc::downgrade(&shared);
         let caller = PatientCaller::new(tokio);
@@ -165,6 +168,8 @@ impl Runtime {
 
 /// How long the end of the flows may wait for a terminal to show what they printed.
 const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
+/// How long it may wait for a disk to take the context.
+const CONTEXT_PATIENCE: Duration = Duration::from_secs(4);
 
 struct Control {
     shared: Arc<Shared>,
@@ -196,6 +201,9 @@ impl Control {
                 Command::Stop(answer) => {
                     tracing::info!("stopping flows");
                     deploy::stop(&self.shared);
+                    if !self.shared.context.flush(CONTEXT_PATIENCE) {
+                        tracing::error!("context that changed last is not in its files");
+                    }
                     self.shared.console.flush(OUTPUT_PATIENCE);
                     self.started = false;
                     self.wanted = None;
@@ -211,10 +219,10 @@ impl Control {
         let mut types_changed = false;
         for plugin in self.loader.examine(files, &self.shared.registry) {
             // Asked for each in its turn: two of the files may have plugins of one name.
-            types_changed |= match self.loader.replaced_by(&plugin, &self.shared.registry) {
-                Ok(None) => self.loader.add(plugin, &self.shared.registry),
-                Ok(Some(old)) => self.swap(old, plugin),
-                Err(_) => false,
+            types_changed |= match self.loader.place(&plugin, &self.shared.registry) {
+                Place::Free => self.loader.add(plugin, &self.shared.registry),
+                Place::Of(old) => self.swap(old, plugin),
+                Place::None => false,
             };
         }
         if types_changed && self.wanted.is_some() {
@@ -225,12 +233,13 @@ impl Control {
     /// Swaps newer code in; whether there are other node types now than before.
     fn swap(&mut self, old: Arc<Plugin>, new: Arc<Plugin>) -> bool {
         let (name, file) = (new.info().name.clone(), new.info().file.clone());
+        let old_file = old.info().file.clone();
         let versions = format!("{name} {} → {}", old.info().version, new.info().version);
         match swap::swap(&self.shared, &mut self.caller, old, &new) {
             Ok(swapped) => {
                 let generation = self.shared.swaps.done(&name, swapped.took, swapped.held);
                 self.shared.numbers.note(new.info().generation, generation);
-                self.loader.files().accept(&file, &name);
+                self.loader.replaced(&old_file, &new);
                 let left_behind = match swapped.left_behind {
                     0 => String::new(),
                     left => format!(" ({left} stay with the old code until they end)"),

@@ -53,6 +53,7 @@ pub fn apply(
         shared.context.forget(&owner);
     }
 
+    load_context(shared, &graph);
     shared.graph.store(graph.clone());
     let fresh: Vec<&GraphNode> = graph.nodes.iter().filter(|node| shared.node(&node.id).is_none()).collect();
     let mut created = Vec::new();
@@ -90,6 +91,15 @@ fn forgotten(gone: &[(Arc<NodeCell>, bool)], old: &FlowGraph, new: &FlowGraph) -
         .filter(|instance| new.instance(&instance.id).is_none() && new.absence(&instance.id).is_none())
         .map(|instance| instance.id.clone());
     nodes.chain(tabs).chain(instances).collect()
+}
+
+/// Reads the context that the nodes of a graph may ask for.
+fn load_context(shared: &Shared, graph: &FlowGraph) {
+    shared.context.load(["global"]);
+    shared.context.load(graph.tabs.iter().map(|tab| tab.id.as_str()));
+    shared.context.load(graph.instances.iter().map(|instance| instance.id.as_str()));
+    let owners: Vec<String> = graph.nodes.iter().map(GraphNode::context_owner).collect();
+    shared.context.load(owners.iter().map(String::as_str));
 }
 
 /// Takes nodes out of the running flows; what is left is wired anew.

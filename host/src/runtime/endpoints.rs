@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -112,6 +113,10 @@ async fn upgrade(cell: Weak<NodeCell>, may_wait: Arc<Semaphore>, request: Upgrad
         return too_many();
     }
     let mut ticket = cell.shared().tickets.issue(cell.id());
+    // A node that is being closed gives its tickets up, those that there are by then: nobody would answer this one.
+    if cell.is_closed() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the node was stopped");
+    }
     let request = upgrade_value(&request);
     let answered = drain::scope(|| {
         with_task(drain::NO_TASK, || instance.node.on_upgrade(request.clone(), ticket.number))
@@ -205,10 +210,17 @@ async fn answer(cell: Weak<NodeCell>, request: HttpRequest) -> HttpResponse {
         }
     };
     drop(instance);
-    // A task of the node's, so that it ends with the node.
-    let (sender, response) = oneshot::channel();
+    // A task of the node's, so that it ends with the node; and with the client, or whoever asks and leaves would make a
+    // node that waits for something do so any number of times.
+    let (mut sender, response) = oneshot::channel();
     cell.spawn_request(async move {
-        let _ = sender.send(future.await);
+        let mut future = pin!(future);
+        tokio::select! {
+            response = &mut future => {
+                let _ = sender.send(response);
+            }
+            () = sender.closed() => {}
+        }
     });
     let Ok(response) = response.await else { return HttpResponse::empty(StatusCode::SERVICE_UNAVAILABLE) };
     let status = response

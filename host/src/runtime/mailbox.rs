@@ -124,6 +124,8 @@ pub struct Mailbox {
     open: bool,
     /// On a run list, or being run, by one thread.
     scheduled: bool,
+    /// That thread has given the node a message, and the call has not returned.
+    in_call: bool,
     /// Messages whose future is pending.
     in_hand: usize,
     /// Nobody is run: the node behind it is being exchanged.
@@ -196,6 +198,7 @@ impl Mailbox {
     /// Takes the first message for a runner; `None` ends the run. True: the mailbox is back at half its mark, release
     /// the sources.
     pub fn take(&mut self, marks: &Marks, concurrency: usize) -> (Option<Delivery>, bool) {
+        self.in_call = false;
         if !self.may_take(concurrency) {
             self.scheduled = false;
             return (None, false);
@@ -209,6 +212,7 @@ impl Mailbox {
         };
         self.bytes = self.bytes.saturating_sub(delivery.weight);
         self.taken += 1;
+        self.in_call = true;
         let release =
             self.congested && self.queue.len() <= marks.mark / 2 && self.bytes <= marks.mark_bytes / 2;
         if release {
@@ -217,6 +221,16 @@ impl Mailbox {
             self.refusing &= self.loop_given_up;
         }
         (Some(delivery), release)
+    }
+
+    /// The runner turns to another node before it takes the next message.
+    pub fn pause(&mut self) {
+        self.in_call = false;
+    }
+
+    /// The number of the message that the node was given last, while it has not returned from being given it.
+    pub fn in_call(&self) -> Option<u64> {
+        self.in_call.then_some(self.taken)
     }
 
     /// A message is still in hand after its first poll. Returns what [`Self::finish`] wants to know.
@@ -432,6 +446,22 @@ mod tests {
         assert!(mailbox.give_up(1));
         assert_eq!((mailbox.holds_sources(), mailbox.congested_at()), (false, None));
         assert!(!mailbox.give_up(1), "once");
+    }
+
+    #[test]
+    fn a_node_is_in_a_call_from_one_message_to_the_next() {
+        let mut mailbox = open();
+        mailbox.push(delivery(1), &MARKS, 1);
+        mailbox.push(delivery(2), &MARKS, 1);
+        assert_eq!(mailbox.in_call(), None, "not given any yet");
+        mailbox.take(&MARKS, 1);
+        assert_eq!(mailbox.in_call(), Some(1));
+        mailbox.pause();
+        assert_eq!(mailbox.in_call(), None, "others have their turn");
+        mailbox.take(&MARKS, 1);
+        assert_eq!(mailbox.in_call(), Some(2));
+        mailbox.take(&MARKS, 1);
+        assert_eq!(mailbox.in_call(), None, "there is no more");
     }
 
     #[test]

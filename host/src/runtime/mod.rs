@@ -5,6 +5,7 @@
 //! tokio. One control thread starts, changes and stops flows, one thing at a time.
 
 mod api;
+mod blocking;
 mod cell;
 mod console;
 mod context;
@@ -34,6 +35,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+pub use context::ContextError;
 pub use control::{Phase, Runtime, State};
 pub use figures::{Figures, NodeFigures, PluginFigures};
 pub use inspect::{Inspection, Limits, PluginInUse};
@@ -41,6 +43,7 @@ pub use mailbox::MailboxFigures;
 pub use sessions::SessionFigures;
 
 use self::{
+    blocking::BlockingPool,
     cell::NodeCell,
     console::Console,
     context::ContextStores,
@@ -58,6 +61,38 @@ use crate::{
     tls_config::TlsConfigs,
 };
 
+/// Why the flows cannot be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// The system has no thread to give.
+    Thread(std::io::Error),
+    /// Context cannot be kept as the settings want it.
+    Context(context::ContextError),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Thread(error) => write!(f, "no thread to run on: {error}"),
+            Self::Context(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<std::io::Error> for StartError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Thread(error)
+    }
+}
+
+impl From<context::ContextError> for StartError {
+    fn from(error: context::ContextError) -> Self {
+        Self::Context(error)
+    }
+}
+
 /// What all cells of a runtime have in common.
 pub struct Shared {
     /// The settings.
@@ -73,6 +108,8 @@ pub struct Shared {
     console: Console,
     context: ContextStores,
     tickets: Arc<Tickets>,
+    /// Where nodes block.
+    blocking: BlockingPool,
     /// The names of the nodes' metrics.
     families: Families,
     /// What became of hot swaps.
@@ -94,8 +131,9 @@ impl Shared {
         tokio: Handle,
         routes: Arc<Routes>,
         registry: Arc<Registry>,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, StartError> {
         Ok(Self {
+            context: ContextStores::open(&settings)?,
             marks: Marks {
                 mark: settings.mailbox_mark,
                 mark_bytes: settings.mailbox_mark_bytes,
@@ -107,12 +145,12 @@ impl Shared {
                 bytes: settings.session_queue_bytes,
                 overflow: Overflow::Close,
             },
+            blocking: BlockingPool::new(&settings),
             settings,
             tokio,
             routes,
             registry,
             console: Console::start()?,
-            context: ContextStores::default(),
             tickets: Arc::default(),
             families: Families::new(exposition::OWN.iter().copied()),
             swaps: Swaps::default(),

@@ -256,6 +256,10 @@ impl HostSessionApi for ServedSession {
     fn queued_bytes(&self) -> usize {
         self.session.bytes.load(Ordering::Relaxed)
     }
+
+    fn take_left(&self, max: usize, push: &mut dyn FnMut(Value)) -> usize {
+        self.session.take_values(&mut self.session.lock(), max, push)
+    }
 }
 
 impl Session {
@@ -267,6 +271,13 @@ impl Session {
             queue.told.get_or_insert_with(Instant::now);
             return Some(Received::HandOver);
         }
+        match self.take_values(&mut queue, max, push) {
+            0 => queue.closed.then_some(Received::Closed),
+            n => Some(Received::Values(n)),
+        }
+    }
+
+    fn take_values(&self, queue: &mut Queue, max: usize, push: &mut dyn FnMut(Value)) -> usize {
         let n = queue.values.len().min(max);
         let mut bytes = 0;
         for value in queue.values.drain(..n) {
@@ -278,9 +289,8 @@ impl Session {
             if queue.values.is_empty() && queue.values.capacity() > 64 {
                 queue.values = VecDeque::new();
             }
-            return Some(Received::Values(n));
         }
-        queue.closed.then_some(Received::Closed)
+        n
     }
 }
 

@@ -126,7 +126,18 @@ pub fn swap(
     move_connections(&staying, &old, deadline, &mut swapped);
     swapped.took = started.elapsed();
     deploy::remove(shared, &dropped);
+    let generation = old.info().generation;
     swapped.unloaded = retire(old, deadline);
+    if !swapped.unloaded {
+        let nodes = shared.blocking.at_work_in(generation);
+        if !nodes.is_empty() {
+            tracing::warn!(
+                nodes = nodes.join(", "),
+                "blocking work of these nodes keeps the old code of {} in memory until it ends",
+                new.info().name
+            );
+        }
+    }
     Ok(swapped)
 }
 

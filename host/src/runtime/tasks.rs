@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -34,6 +34,8 @@ pub struct Freeze {
     state: Mutex<FreezeState>,
     /// Polls under way.
     polling: AtomicUsize,
+    /// Polls begun so far.
+    begun: AtomicU64,
 }
 
 #[derive(Default)]
@@ -59,6 +61,12 @@ impl Freeze {
     /// Whether no poll is under way any more.
     pub fn is_still(&self) -> bool {
         self.polling.load(Ordering::SeqCst) == 0
+    }
+
+    /// How many polls have begun, when one of them has not returned. While the number is the same, so is that one.
+    pub fn under_way(&self) -> Option<u64> {
+        let begun = self.begun.load(Ordering::Relaxed);
+        (!self.is_still()).then_some(begun)
     }
 
     /// Polls go on, unless they are over.
@@ -106,6 +114,7 @@ impl Freeze {
             FreezeState::Thawed => {
                 // Under the lock: `freeze` then sees it in `polling`, or this sees the freeze.
                 self.polling.fetch_add(1, Ordering::SeqCst);
+                self.begun.fetch_add(1, Ordering::Relaxed);
                 true
             }
         }

@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{api::NodeHost, cell::Instance, mailbox::Standing, *};
 use crate::{
     flow::{FlowFile, ProcessEnv, Role},
-    http::HostStream,
+    http::{HostStream, HttpRequest},
     plugin::{Plugin, PluginStream, next_task_id, with_task},
 };
 
@@ -53,7 +53,12 @@ impl PluginNode for TestNode {
         Value::Null
     }
     fn on_request(&self, _: Value) -> FfiFuture<Value> {
-        async { Value::Null }.into_ffi()
+        let held = self.close.clone();
+        async move {
+            let _held = held;
+            std::future::pending().await
+        }
+        .into_ffi()
     }
     fn on_connection(&self, _: Connection) -> FfiFuture<ConnectionEnd> {
         async { ConnectionEnd::Closed }.into_ffi()
@@ -368,10 +373,39 @@ fn a_loop_that_is_full_of_messages_holds_its_source_no_longer_than_the_stall_dea
         ["source", "first", "second", "end"].iter().map(|id| rig.cell(id).in_loop().is_some()).collect();
     assert_eq!(loops, [false, true, true, false]);
     assert_eq!(rig.cell("first").in_loop(), rig.cell("second").in_loop());
-    rig.tokio.spawn(watch::watch(Arc::downgrade(&rig.shared), Duration::from_millis(100)));
+    let watched = Arc::downgrade(&rig.shared);
+    std::thread::spawn(move || watch::watch(&watched, Duration::from_millis(100)));
     // Each message goes round for ever: after some, the source would wait for ever.
     rig.in_time(rig.send_numbers("source", 500)).unwrap();
     deploy::stop(&rig.shared);
+}
+
+#[test]
+fn a_node_that_keeps_its_thread_is_under_way_and_one_that_waits_is_not() {
+    let nodes = json!([
+        {"id": "source", "type": "source", "wires": [["keeps", "waits"]]},
+        {"id": "keeps", "type": "node", "wires": []},
+        {"id": "waits", "type": "node", "wires": []},
+    ]);
+    let (entered, is_in) = mpsc::channel();
+    let (leave, left) = mpsc::channel::<()>();
+    let left = Arc::new(Mutex::new(left));
+    let keeps: Input = Arc::new(move |_, _| {
+        entered.send(()).unwrap();
+        left.lock().unwrap().recv().unwrap();
+        Outcome::Done
+    });
+    let rig = Rig::new(2, Settings::default(), &nodes, &|id| {
+        if id == "keeps" { keeps.clone() } else { never() }
+    });
+    let under_way = |id: &str| rig.cell(id).under_way();
+    assert_eq!(under_way("keeps"), [None; 3]);
+    let sent = rig.send_numbers("source", 1);
+    is_in.recv_timeout(LONG).unwrap();
+    assert_eq!(under_way("keeps"), [Some(1), None, None]);
+    leave.send(()).unwrap();
+    rig.in_time(sent).unwrap();
+    assert_eq!((under_way("keeps"), under_way("waits")), ([None; 3], [None; 3]));
 }
 
 #[test]
@@ -559,4 +593,33 @@ fn a_node_is_told_of_a_connection_that_it_could_not_take_over() {
         std::thread::yield_now();
     }
     assert_eq!(*node.lost.lock().unwrap(), [id.to_string()]);
+}
+
+#[test]
+fn a_request_whose_client_goes_away_is_given_up_by_its_node() {
+    let nodes = json!([{"id": "door", "type": "node", "wires": []}]);
+    let held: Arc<dyn Fn() + Send + Sync> = Arc::new(|| ());
+    let rig = Rig::closing(2, Settings::default(), &nodes, &|_| never(), held.clone());
+    let handler = endpoints::requests(&rig.cell("door"));
+    let before = Arc::strong_count(&held);
+    let request = || HttpRequest {
+        method: hyper::Method::GET,
+        path: "/door".into(),
+        query: None,
+        params: Vec::new(),
+        headers: hyper::HeaderMap::new(),
+        body: bytes::Bytes::new(),
+        remote: ([127, 0, 0, 1], 5).into(),
+    };
+    rig.tokio.block_on(async {
+        for _ in 0..10 {
+            let mut answer = handler.handle(request());
+            assert!(poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await.is_pending());
+        }
+    });
+    let begin = Instant::now();
+    while Arc::strong_count(&held) > before {
+        assert!(begin.elapsed() < LONG, "{} are still at work", Arc::strong_count(&held) - before);
+        std::thread::yield_now();
+    }
 }

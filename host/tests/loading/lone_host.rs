@@ -6,6 +6,7 @@ use flowbay_abi::{
     FfiFuture, Metric, MetricKind, Msg, Str, Value,
     host::{
         ContextScope, HostApi, HostFuture, HostFutureApi, HostNode, HostReply, LogLevel, PortMsg, Queued,
+        WorkPlace,
     },
     io::HostIo,
     node::NodeError,
@@ -88,5 +89,8 @@ impl HostApi for LoneHost {
     }
     fn metric(&self, _kind: MetricKind, _name: &str, _help: &str) -> Metric {
         Metric::new()
+    }
+    fn run_blocking(&self, _work: FfiFuture<()>, _place: WorkPlace) -> Result<(), NodeError> {
+        Err(NodeError::new("no threads here"))
     }
 }

@@ -621,3 +621,120 @@ async fn a_tls_handshake_that_does_not_go_on_is_cut_and_keeps_no_stop_waiting() 
     server.stop().await;
     assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
 }
+
+// ---- Places
+
+/// Does everything that a client may do wrong, at once and several times over; `client` makes the connections.
+async fn abuse<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static>(
+    client: impl AsyncFn() -> Option<S>,
+) -> Vec<S> {
+    let handshake = |path: &str| format!("GET {path} HTTP/1.1\r\n{HANDSHAKE}\r\n");
+    let texts = [
+        String::new(),
+        "GET /a HTT".into(),
+        "\u{1}\u{2}garbage\r\n\r\n".into(),
+        format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9_000)),
+        format!("GET /a HTTP/1.1\r\nX: {}", "y".repeat(30_000)),
+        "GET /plugins HTTP/1.1\r\nHost: evil.example\r\n\r\n".into(),
+        "GET /large HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+        "GET /panics HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+        "GET /never HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+        "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n".into(),
+        "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nslow".into(),
+        "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n".into(),
+        handshake("/nobody"),
+        handshake("/refusing"),
+        handshake("/waiting"),
+        handshake("/panicking"),
+        handshake("/ws"),
+        handshake("/ws").replace("13", "12"),
+        handshake("/dropping"),
+    ];
+    let mut left_open = Vec::new();
+    for text in &texts {
+        for stays in [false, true] {
+            let Some(mut stream) = client().await else { continue };
+            let _ = stream.write_all(text.as_bytes()).await;
+            if stays {
+                left_open.push(stream);
+            }
+        }
+    }
+    left_open
+}
+
+#[tokio::test]
+async fn whatever_clients_do_their_places_are_free_again() {
+    const PLACES: usize = 60;
+    let settings = || Settings {
+        max_connections: PLACES,
+        max_connections_per_address: PLACES,
+        http_header_timeout_ms: 50,
+        http_body_timeout_ms: 50,
+        http_write_timeout_ms: 50,
+        tls_handshake_timeout_ms: 50,
+        upgrade_timeout_ms: 50,
+        ..Settings::default()
+    };
+    for tls in [false, true] {
+        let (running, routes, connector) = tls_server("first", settings()).await;
+        let (running, routes) = if tls { (running, routes) } else { server(settings()).await };
+        let public = |answer: fn(HttpRequest) -> HttpResponse| request(Access::Public, Method::GET, answer);
+        routes
+            .add("n", "/large", public(|_| HttpResponse::text(StatusCode::OK, vec![b'x'; 32 << 20])))
+            .unwrap();
+        routes.add("n", "/panics", public(|_| panic!("on purpose"))).unwrap();
+        routes
+            .add("n", "/body", request(Access::Public, Method::POST, |_| HttpResponse::empty(StatusCode::OK)))
+            .unwrap();
+        let (gone, went) = watch::channel(());
+        let never = move |_: HttpRequest| -> BoxFuture<HttpResponse> {
+            // As a node that waits: until it is taken away.
+            let mut went = went.clone();
+            Box::pin(async move {
+                let _ = went.changed().await;
+                HttpResponse::empty(StatusCode::OK)
+            })
+        };
+        routes.add("n", "/never", Handler::Request(Access::Public, Method::GET, Arc::new(never))).unwrap();
+        routes.add("n", "/ws", echo()).unwrap();
+        routes.add("n", "/panicking", upgrade(|_| panic!("on purpose"))).unwrap();
+        let refusing = |_| {
+            let response = HttpResponse::empty(StatusCode::FORBIDDEN);
+            UpgradeAnswer::Refuse { response, reason: "no".into() }
+        };
+        routes.add("n", "/refusing", upgrade(refusing)).unwrap();
+        let (waiting, _keeps) = deferring(None);
+        routes.add("n", "/waiting", waiting).unwrap();
+        let dropping = |_| UpgradeAnswer::Accept {
+            protocol: None,
+            headers: hyper::HeaderMap::new(),
+            on_stream: Box::new(|stream, _| drop(stream)),
+        };
+        routes.add("n", "/dropping", upgrade(dropping)).unwrap();
+
+        let address = running.local_addr();
+        let tcp = async || TcpStream::connect(address).await.ok();
+        // Plain clients of a server with TLS are one more thing that may go wrong.
+        let plain = abuse(tcp).await;
+        let by_tls = abuse(async || {
+            let stream = tcp().await?;
+            connector.connect("localhost".try_into().ok()?, stream).await.ok()
+        });
+        let by_tls = if tls { by_tls.await } else { Vec::new() };
+        let reset = tcp().await.unwrap();
+        reset.set_zero_linger().unwrap();
+        drop(reset);
+
+        let places = running.places();
+        assert_ne!(places.taken(), 0, "who waits for a node, and who has a WebSocket, is still there");
+        drop((plain, by_tls, gone));
+        let begin = std::time::Instant::now();
+        while places.taken() > 0 {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{} places are lost", places.taken());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let all: Vec<_> = (0..PLACES).map(|_| places.take(address.ip())).collect();
+        assert!(all.iter().all(Result::is_ok), "the address has fewer places than before");
+    }
+}

@@ -130,3 +130,25 @@ fn the_folders_to_watch_are_those_of_the_files_and_of_what_links_lead_to() {
         assert!(folders.contains(&folder.to_owned()), "{folder:?} is not in {folders:?}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_ordinary_file_is_neither_waited_for_nor_read_without_end() {
+    let files = TwoFiles::with(FIRST.0, FIRST.1);
+    let tls = files.load().unwrap().unwrap();
+    std::fs::remove_file(files.key()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(files.key()).status().unwrap();
+    assert!(made.success());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        tls.reload();
+        let _ = tell.send((files.load().map(drop).unwrap_err().to_string(), files));
+    });
+    let (error, files) = told.recv_timeout(std::time::Duration::from_secs(30)).expect("a pipe is waited for");
+    assert!(error.ends_with("key.pem: not a file"), "{error}");
+
+    std::fs::remove_file(files.key()).unwrap();
+    std::fs::write(files.key(), vec![b'\n'; 2 << 20]).unwrap();
+    let error = files.load().map(drop).unwrap_err().to_string();
+    assert!(error.ends_with("key.pem: it has more than 1048576 bytes"), "{error}");
+}
