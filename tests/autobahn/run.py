@@ -88,7 +88,8 @@ class Host(object):
         with open(os.path.join(work, "flow.json"), "w") as out:
             out.write(flow)
         self.log_file = os.path.join(work, "host.log")
-        command = [program, "run", os.path.join(work, "flow.json"), "-p", "0", "--plugins", os.path.join(work, "plugins")]
+        command = [program, "run", os.path.join(work, "flow.json"), "-p", "0", "--no-shipped-plugins",
+                   "--plugins", os.path.join(work, "plugins")]
         with open(self.log_file, "w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         eventually("started flows", lambda: "started flows" in self.log())

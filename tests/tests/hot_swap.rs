@@ -27,7 +27,7 @@ fn builds_folder() -> PathBuf {
 }
 
 /// Bytes of a library: `core` and `websocket` are there in both versions, the others once.
-fn library(name: &str, version: &str) -> Arc<Vec<u8>> {
+pub(super) fn library(name: &str, version: &str) -> Arc<Vec<u8>> {
     static NEWER_BUILDS: LazyLock<Builds> = LazyLock::new(|| Builds::make(NEWER, false, &builds_folder()));
     static READ: Mutex<BTreeMap<PathBuf, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
     let file = match (name, version) {
@@ -47,13 +47,13 @@ fn faults(what: &str) -> Vec<u8> {
 // ---- A plugin folder of a test's own
 
 /// A plugin folder whose files are the test's to replace.
-struct Bay {
+pub(super) struct Bay {
     folder: tempfile::TempDir,
 }
 
 impl Bay {
     /// With the core and websocket plugins, and these besides.
-    fn with(fixtures: &[&str]) -> Bay {
+    pub(super) fn with(fixtures: &[&str]) -> Bay {
         let bay = Bay { folder: scratch_folder() };
         std::fs::create_dir(bay.plugins()).unwrap();
         for name in ["core", "websocket"].iter().chain(fixtures) {
@@ -72,7 +72,7 @@ impl Bay {
     }
 
     /// Puts a build in the place of a plugin's file.
-    fn put(&self, name: &str, bytes: &[u8], way: Way) {
+    pub(super) fn put(&self, name: &str, bytes: &[u8], way: Way) {
         install(bytes, &self.file(name), self.folder.path(), way);
     }
 
@@ -83,13 +83,13 @@ impl Bay {
     }
 
     /// A host that looks at the folder when it is told to.
-    fn deaf_host(&self, flow: &Flow) -> HostBuilder {
+    pub(super) fn deaf_host(&self, flow: &Flow) -> HostBuilder {
         self.host(flow).argument("--no-watch")
     }
 }
 
 /// Has the host look at its plugin folder, and returns what it says of its plugins afterwards.
-fn reload(host: &Host) -> Value {
+pub(super) fn reload(host: &Host) -> Value {
     let reply = host.post("/plugins/reload");
     assert_eq!(reply.status, 200, "{reply:?}\n{}", host.logs());
     reply.json()
@@ -117,7 +117,7 @@ fn edit(host: &Host, flow: &Flow) {
 // ---- What a process has
 
 /// How many generations of each plugin are mapped, by the name of its file.
-fn mapped(host: &Host) -> BTreeMap<String, usize> {
+pub(super) fn mapped(host: &Host) -> BTreeMap<String, usize> {
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
     let mut files: Vec<&str> = maps
         .lines()
@@ -136,13 +136,13 @@ fn mapped(host: &Host) -> BTreeMap<String, usize> {
 }
 
 /// Waits until one generation of each plugin is mapped.
-fn wait_for_one_generation(host: &Host) {
+pub(super) fn wait_for_one_generation(host: &Host) {
     host.eventually("one generation of each plugin is mapped", || {
         mapped(host).values().all(|count| *count == 1).then_some(())
     });
 }
 
-fn count_in(host: &Host, folder: &str) -> usize {
+pub(super) fn count_in(host: &Host, folder: &str) -> usize {
     std::fs::read_dir(format!("/proc/{}/{folder}", host.pid())).unwrap().count()
 }
 

@@ -389,7 +389,8 @@ fn a_connection_that_is_reset_in_any_state_is_gone_and_nothing_else() {
     let mut io = scene.host.io();
     scene.descriptors = scene.open_descriptors();
     let large = vec![b'x'; 60_000];
-    let states: [(&str, &dyn Fn(&mut RawPeer)); 12] = [
+    type Reach<'a> = &'a dyn Fn(&mut RawPeer);
+    let states: [(&str, Reach<'_>); 12] = [
         ("just opened", &|_| {}),
         ("within a header", &|peer| peer.write(&[FIN | TEXT])),
         ("within a long header", &|peer| peer.write(&header(FIN | BINARY, 70_000)[..7])),

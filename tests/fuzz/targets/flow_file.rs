@@ -34,7 +34,9 @@ fn env(name: &str) -> Option<String> {
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     // As from the disk: credentials in a deploy are always new ones.
-    let Ok(file) = FlowFile::parse(&text).map(|file| file.with_stored_credentials(Map::new())) else { return };
+    let Ok(file) = FlowFile::parse(&text).map(|file| file.with_stored_credentials(Map::new())) else {
+        return;
+    };
 
     // What is written back is the same file.
     for layout in [Layout::Compact, Layout::Pretty] {
@@ -44,12 +46,7 @@ fuzz_target!(|data: &[u8]| {
     }
 
     // Small bounds, so that reaching them is part of the search; no input may take long.
-    let limits = Limits {
-        expanded_entries: 2_000,
-        wires: 5_000,
-        config_bytes: 1 << 20,
-        ..Limits::default()
-    };
+    let limits = Limits { expanded_entries: 2_000, wires: 5_000, config_bytes: 1 << 20, ..Limits::default() };
     let build = || FlowGraph::build_within(&file, Arc::new(env), &roles, &limits);
     let (graph, problems) = build();
     for problem in &problems {

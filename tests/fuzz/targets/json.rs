@@ -47,7 +47,8 @@ fn check_frame(data: Data<'_>, mode: Mode) {
             }
             // Bytes are an object in JSON; everything else is what it was.
             if !matches!(msg.get("payload"), Some(Value::Bytes(_))) {
-                let texts = [back, sent].map(|msg| Value::from(msg).to_json().expect("it was written before"));
+                let texts =
+                    [back, sent].map(|msg| Value::from(msg).to_json().expect("it was written before"));
                 assert_eq!(texts[0], texts[1]);
             }
         }

@@ -164,7 +164,8 @@ fn payloads(mut bytes: &[u8], opcode: u8) -> Vec<Vec<u8>> {
             127 => panic!("nothing of that length was sent"),
             short => (2, usize::from(short)),
         };
-        let (key, begin) = if masked { (&bytes[header..header + 4], header + 4) } else { (&[0; 4][..], header) };
+        let (key, begin) =
+            if masked { (&bytes[header..header + 4], header + 4) } else { (&[0; 4][..], header) };
         if bytes[0] & 0x0f == opcode {
             let payload = bytes[begin..begin + len].iter().zip(key.iter().cycle());
             found.push(payload.map(|(byte, key)| byte ^ key).collect());
@@ -225,13 +226,17 @@ impl Moving {
         }
         assert!(matches!(flushed, Poll::Ready(Ok(()))), "it absorbs");
         let stream = self.socket.take().expect("it is here").into_inner();
-        let Parts { stream, input, output, joined } = stream.into_parts().expect("without a fault it is movable");
+        let Parts { stream, input, output, joined } =
+            stream.into_parts().expect("without a fault it is movable");
         // One unfinished message, with its headers, and one control frame.
         let most = self.plan.limits.message_bytes + 16 * (2 + self.plan.limits.fragments as usize) + 125;
         assert!(input.len() <= most, "{} bytes are kept", input.len());
         let parts = Parts { stream, input, output, joined };
-        self.socket =
-            Some(socket(MovableStream::from_parts(parts, self.plan.limits), self.plan.role, self.plan.limits));
+        self.socket = Some(socket(
+            MovableStream::from_parts(parts, self.plan.limits),
+            self.plan.role,
+            self.plan.limits,
+        ));
     }
 
     fn send(&mut self, payload: Vec<u8>) {

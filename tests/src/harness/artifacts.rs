@@ -22,6 +22,11 @@ static FAULTY: LazyLock<Files> = LazyLock::new(|| {
     build("the faulty plugins", &manifest, &["--workspace".into(), "--target-dir".into(), target.into()])
 });
 
+static EXAMPLES: LazyLock<Files> = LazyLock::new(|| {
+    let options = ["-p", "flowbay-sdk", "--features", "tokio", "--examples"].map(Into::into);
+    build("the examples of the SDK", &workspace().join("Cargo.toml"), &options)
+});
+
 /// Folder of the workspace.
 pub(super) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a folder of the workspace")
@@ -63,6 +68,17 @@ pub fn plugin(name: &str) -> PathBuf {
             FAULTY.get(&name).unwrap_or_else(|| panic!("cargo built no {name}: {FAULTY:?}")).clone()
         }
     }
+}
+
+/// An example of the SDK: its library file, and the text of the flow that runs it.
+///
+/// # Panics
+/// When there is none, or the build fails.
+pub fn sdk_example(name: &str) -> (PathBuf, String) {
+    let library = EXAMPLES.get(name).unwrap_or_else(|| panic!("cargo built no {name}: {EXAMPLES:?}"));
+    let flow = workspace().join(format!("sdk/examples/{name}.json"));
+    let flow = std::fs::read_to_string(&flow).unwrap_or_else(|error| panic!("{}: {error}", flow.display()));
+    (library.clone(), flow)
 }
 
 /// A new folder for one test, removed when dropped. It is on the file system of the build, so that files can be
@@ -177,7 +193,7 @@ fn build(what: &str, manifest: &Path, options: &[std::ffi::OsString]) -> Files {
         let target = &message["target"];
         let kinds: Vec<&str> =
             target["kind"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        if !kinds.iter().any(|kind| ["bin", "cdylib", "proc-macro"].contains(kind)) {
+        if !kinds.iter().any(|kind| ["bin", "cdylib", "example", "proc-macro"].contains(kind)) {
             continue;
         }
         let name = target["name"].as_str().expect("cargo names its targets").replace('-', "_");

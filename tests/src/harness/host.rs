@@ -482,6 +482,8 @@ fn command(program: &Path, folder: &Path) -> Command {
             command.env_remove(&name);
         }
     }
+    // Only what the test puts into its folders, not what lies beside the binary.
+    command.env("FLOWBAY_SHIPPED_PLUGINS", "false");
     command
 }
 

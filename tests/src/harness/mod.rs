@@ -14,7 +14,7 @@ mod raw;
 mod server;
 mod tls;
 
-pub use artifacts::{built, flows_folder, host_copy, link, plugin, scratch_folder, stage};
+pub use artifacts::{built, flows_folder, host_copy, link, plugin, scratch_folder, sdk_example, stage};
 pub use builds::{Builds, Way, cargo, install, patched, rebuilt};
 pub use client::{Client, Frame, Refusal};
 pub use eventually::{PATIENCE, eventually, eventually_within};

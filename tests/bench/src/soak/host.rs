@@ -74,7 +74,7 @@ impl SoakHost {
         }
         fs::write(folder.path().join("flows.json"), flow.to_string()).map_err(making())?;
         let mut command = tools.flowbay_guarded()?;
-        command.args(["run", "flows.json", "--port", "0", "--plugins", "plugins"]);
+        command.args(["run", "flows.json", "--port", "0", "--plugins", "plugins", "--no-shipped-plugins"]);
         if by == By::Reload {
             command.arg("--no-watch");
         }

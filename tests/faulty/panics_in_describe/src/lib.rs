@@ -7,6 +7,9 @@ struct ThisPlugin;
 impl Plugin for ThisPlugin {
     const NAME: &'static str = env!("CARGO_PKG_NAME");
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const DESCRIPTION: &'static str = "";
+    const LICENSE: &'static str = "";
+    const HOMEPAGE: [&'static str; 2] = ["", ""];
 
     fn types() -> Vec<Value> {
         panic!("cannot remember")

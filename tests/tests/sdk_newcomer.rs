@@ -1,0 +1,1 @@
+//! The path of somebody who writes a first plugin.
