@@ -7,6 +7,9 @@
 //!
 //! The host names no node type of its own and no plugin: it knows what a type says of itself.
 
+#[macro_use]
+mod output;
+
 pub mod cli;
 pub mod settings;
 

@@ -120,6 +120,11 @@ impl Loader {
 
     /// Loads every plugin in the folders into the registry; what is refused is reported and passed over.
     pub fn load_all(&self, registry: &Registry) {
+        for folder in
+            self.folders.iter().filter(|folder| self.shipped.as_ref() != Some(folder) && !folder.exists())
+        {
+            tracing::warn!("plugin folder {} does not exist yet", folder.display());
+        }
         let (shipped, given): (Vec<_>, Vec<_>) =
             self.examine(None, registry).into_iter().partition(|plugin| self.is_shipped(&plugin.info().file));
         let is_given = |name: &str| given.iter().any(|plugin| plugin.info().name == name);

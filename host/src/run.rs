@@ -94,6 +94,9 @@ pub fn read_flows(flows: &Path) -> Result<FlowFile, String> {
 
 /// Runs flows until a signal ends the process.
 fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
+    let no_signals = |error| format!("cannot wait for signals: {error}");
+    // Before anything else: whoever asks for a reload while the host starts does not end it.
+    let hangups = Hangups::prepare().map_err(no_signals)?;
     let loader = Loader::new(&settings);
     let folders = loader.folders().to_vec();
     // Before anything is read: what changes from then on is not missed, and comes to its turn when the flows run.
@@ -152,8 +155,7 @@ fn run(flows: &Path, settings: Settings) -> Result<ExitCode, String> {
     let server = server.start();
     drop(entered);
     // Before anybody is told that the host is there: from then on a signal stops it in order.
-    let no_signals = |error| format!("cannot wait for signals: {error}");
-    let stopping = Stopping::prepare().map_err(no_signals)?;
+    let stopping = Stopping::prepare(hangups).map_err(no_signals)?;
     tracing::info!("listening on {url}");
 
     let reloading = runtime.clone();
@@ -212,10 +214,25 @@ fn watch_certificate(tls: &Arc<ServerTls>) -> Option<Watcher> {
 /// What stopping may take beyond the deadlines that it has.
 const OVERTIME: Duration = Duration::from_secs(5);
 
-/// What waits for signals.
+/// What waits for SIGHUP.
 ///
 /// On the main thread, with timers of its own: code of a plugin that blocks may keep all the worker threads, and with
 /// them every timer and signal of theirs.
+struct Hangups {
+    own: tokio::runtime::Runtime,
+    hangup: Signal,
+}
+
+impl Hangups {
+    /// From now on a hangup does not end the process; one that comes is kept until it is waited for.
+    fn prepare() -> std::io::Result<Self> {
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let hangup = own.block_on(async { signal(SignalKind::hangup()) })?;
+        Ok(Self { own, hangup })
+    }
+}
+
+/// What waits for all signals.
 struct Stopping {
     own: tokio::runtime::Runtime,
     signals: Signals,
@@ -223,13 +240,13 @@ struct Stopping {
 
 impl Stopping {
     /// From now on signals do not end the process by themselves.
-    fn prepare() -> std::io::Result<Self> {
-        let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let signals = own.block_on(async { Signals::new() })?;
+    fn prepare(Hangups { own, hangup }: Hangups) -> std::io::Result<Self> {
+        let signals = own.block_on(async { Signals::new(hangup) })?;
         Ok(Self { own, signals })
     }
 
-    /// Waits for a signal that ends the process (SIGHUP calls `on_hangup`), then stops the server and the flows. A second signal, or `patience` passing, ends that.
+    /// Waits for a signal that ends the process (SIGHUP calls `on_hangup`), then stops the server and the flows. A second
+    /// signal, or `patience` passing, ends that.
     fn until_stopped(
         self,
         runtime: Runtime,
@@ -272,11 +289,11 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(hangup: Signal) -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup,
         })
     }
 

@@ -738,12 +738,12 @@ mod tests {
         };
         let bay = Path::new("/opt/bay");
         let shipped = Settings::default().shipped_plugin_dir().unwrap();
-        assert_eq!(Settings::default().plugin_dirs(), [shipped.clone()]);
+        assert_eq!(Settings::default().plugin_dirs(), std::slice::from_ref(&shipped));
         assert_eq!(given(&[bay], true).plugin_dirs(), [bay.to_owned(), shipped.clone()]);
         assert_eq!(given(&[bay], false).plugin_dirs(), [bay.to_owned()]);
         let roundabout = shipped.join("..").join(shipped.file_name().unwrap());
         for same in [&shipped, &roundabout] {
-            assert_eq!(given(&[same], true).plugin_dirs(), [same.clone()]);
+            assert_eq!(given(&[same], true).plugin_dirs(), std::slice::from_ref(same));
             assert_eq!(given(&[same], true).shipped_plugin_dir(), None);
         }
     }

@@ -195,7 +195,8 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("target/release");
         let (sender, changes) = channel();
-        let _watcher = Watcher::start(&[folder.clone()], move |paths| sender.send(paths).unwrap()).unwrap();
+        let _watcher =
+            Watcher::start(std::slice::from_ref(&folder), move |paths| sender.send(paths).unwrap()).unwrap();
         let file = folder.join("a.so");
         let begin = Instant::now();
         let wait_for_the_file = || {

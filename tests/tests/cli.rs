@@ -1,11 +1,16 @@
 //! The command line: commands, exit codes, settings, signals.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flowbay_tests::harness::{Finished, Flow, Host, built, flowbay, free_port, link, plugin, scratch_folder};
-use rustix::process::Signal;
+use flowbay_tests::harness::{
+    Client, Finished, Flow, Host, RawPeer, built, eventually, flowbay, free_port, host_copy, link, plugin,
+    request, scratch_folder,
+};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 fn echo() -> Flow {
@@ -114,6 +119,80 @@ fn a_signal_right_after_the_start_stops_the_host_in_order_too() {
         let host = Host::builder().flow(&echo()).start_without_flows();
         host.signal(signal);
         assert_eq!(host.wait_exit().code, Some(0));
+    }
+}
+
+/// The log of a host, line by line.
+type Log = std::io::Lines<BufReader<ChildStderr>>;
+
+/// Starts the binary with these arguments and the folder `plugins`, and does not wait for anything.
+fn spawn(folder: &Path, arguments: &[&str]) -> (Child, Log) {
+    let mut child = Command::new(host_copy())
+        .current_dir(folder)
+        .args(arguments)
+        .args(["--plugins", "plugins", "--no-shipped-plugins"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    (child, log)
+}
+
+/// Reads the log until it says where the host listens.
+fn address_in(log: &mut Log) -> SocketAddr {
+    let listening = log.find_map(|line| Some(line.unwrap().split_once("listening on http://")?.1.to_owned()));
+    listening.expect("it listens").parse().unwrap()
+}
+
+#[test]
+fn a_hangup_while_the_host_starts_does_not_end_it() {
+    let folder = folder_with(&echo().to_json());
+    add_plugins(folder.path());
+    // Loaded last, which takes as long as it may.
+    link(&plugin("hangs-on-load"), &folder.path().join("plugins"));
+    let (mut child, mut log) = spawn(folder.path(), &["run", "flows.json", "-p", "0"]);
+    assert!(log.any(|line| line.unwrap().contains("plugin flowbay-websocket")));
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let address = address_in(&mut log);
+    let mut client = Client::connect(address, "/ws");
+    client.send_text("here");
+    assert_eq!(client.recv_text(), "here");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(eventually("the end", || child.try_wait().unwrap()).code(), Some(0));
+}
+
+#[test]
+fn a_host_whose_log_nobody_reads_any_more_goes_on() {
+    let folder = folder_with(&echo().to_json());
+    add_plugins(folder.path());
+    let (mut child, mut log) = spawn(folder.path(), &["run", "flows.json", "-p", "0"]);
+    let address = address_in(&mut log);
+    drop((log, child.stdout.take()));
+    // Each a line of the log.
+    assert_eq!(request(address, "POST", "/plugins/reload", &["Origin: http://evil.example"], "").status, 403);
+    assert_eq!(Client::connect_with(address, "/nobody", &[]).map(drop).unwrap_err().status, 404);
+    let mut garbage = RawPeer::connect(address);
+    garbage.write(b"\r\n\0garbage\r\n\r\n");
+    assert!(garbage.read_to_end().starts_with(b"HTTP/1.1 400 "));
+    let mut client = Client::connect(address, "/ws");
+    client.send_text("still here");
+    assert_eq!(client.recv_text(), "still here");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(eventually("the end", || child.try_wait().unwrap()).code(), Some(0));
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_without_a_word() {
+    let folder = folder_with("[]");
+    add_plugins(folder.path());
+    for arguments in [vec!["plugins"], vec!["check", "flows.json"]] {
+        let (mut child, log) = spawn(folder.path(), &arguments);
+        // Long before it has loaded its plugins.
+        drop(child.stdout.take());
+        let log: Vec<String> = log.map(Result::unwrap).collect();
+        assert!(child.wait().unwrap().success(), "{log:?}");
+        assert!(!log.iter().any(|line| line.contains("panicked")), "{log:?}");
     }
 }
 

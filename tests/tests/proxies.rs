@@ -87,6 +87,9 @@ fn a_proxy_may_be_spoken_with_by_tls() {
         let mut io = host.io();
         if scheme == "ws" {
             let mut peer = server.accept();
+            // Until then it is the server alone that is connected.
+            peer.socket.send_text("in");
+            while io.recv_json()["payload"] != "in" {}
             io.send_json(&json!({"payload": "out"}));
             assert_eq!(peer.socket.recv_text(), "out");
         } else {

@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use flowbay_tests::harness::{
@@ -385,14 +385,32 @@ fn one_address_gets_so_many_connections_and_no_more() {
     });
 }
 
+/// A program that runs the host after a command of the shell, in a folder of its own.
+fn after(command: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = scratch_folder();
+    let wrapper = folder.path().join("wrapper");
+    let script = format!("#!/bin/sh\n{command}\nexec '{}' \"$@\"\n", host_copy().display());
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (folder, wrapper)
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_at_the_start() {
+    let (_folder, wrapper) = after("ulimit -S -n 64");
+    let host = Host::builder().flow(&echo()).setting("max_connections", 300).program(&wrapper).start();
+    let mut clients: Vec<_> = (0..150).map(|_| host.connect("/ws")).collect();
+    for client in &mut clients {
+        client.send_text("one of many");
+        assert_eq!(client.recv_text(), "one of many");
+    }
+    assert_eq!(host.count_log("files open"), 0, "{}", host.log());
+}
+
 #[test]
 fn running_out_of_files_is_survived() {
     // The host may open 64 files, and would serve a thousand clients.
-    let folder = scratch_folder();
-    let wrapper = folder.path().join("few-files");
-    let script = format!("#!/bin/sh\nulimit -n 64\nexec '{}' \"$@\"\n", host_copy().display());
-    std::fs::write(&wrapper, script).unwrap();
-    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (_folder, wrapper) = after("ulimit -n 64");
     let host = Host::builder().flow(&echo()).setting("max_connections", 1_000).program(&wrapper).start();
     host.wait_log("may have 64 files open*max_connections = 1000");
 
@@ -551,6 +569,15 @@ fn resets_in_every_state_before_there_is_a_websocket_are_survived() {
     }
     assert_echoes(&host);
     assert_eq!(host.count_log("panicked"), 0, "{}", host.log());
+    host.eventually("nothing is left of them", || {
+        let scrape = host.get("/metrics").body;
+        let of = |name: &str| scrape.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
+        let sessions = of("flowbay_sessions{");
+        assert_eq!(sessions.len(), 2, "{scrape}");
+        // The one that asks.
+        let alone = of("flowbay_http_connections ") == ["flowbay_http_connections 1"];
+        (alone && sessions.iter().all(|line| line.ends_with(" 0"))).then_some(())
+    });
 }
 
 // ---- Stopping

@@ -64,9 +64,14 @@ pub enum Handler {
     Upgrade(Arc<dyn UpgradeHandler>),
 }
 
-/// Names one route for [`Routes::remove`]. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RouteId(u64);
+/// Names one route for [`Routes::remove`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RouteId {
+    /// Never used twice.
+    number: u64,
+    owner: String,
+    path: String,
+}
 
 /// A path that cannot be had, because another node has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +98,7 @@ pub type Params = Vec<(String, String)>;
 pub struct Routes {
     // A std lock: it is held for a look-up, never across an await, and changes are rare.
     table: RwLock<Table>,
-    next_id: AtomicU64,
+    next_number: AtomicU64,
 }
 
 #[derive(Default)]
@@ -102,6 +107,9 @@ struct Table {
     literal: HashMap<String, Vec<Route>>,
     /// Paths with parameters, those with more literal segments in front first. Looked through one by one.
     patterns: Vec<Pattern>,
+    /// The paths of each node's routes, so that one that goes need not be looked for everywhere: when the host stops,
+    /// all of them go.
+    owned: HashMap<String, Vec<String>>,
 }
 
 /// A shape of paths, with all routes that have it, whatever they call their parameters.
@@ -112,7 +120,7 @@ struct Pattern {
 }
 
 struct Route {
-    id: RouteId,
+    number: u64,
     owner: String,
     handler: Handler,
     /// The names of its parameters, in order.
@@ -149,19 +157,33 @@ impl Routes {
         if let Some(taken) = routes.iter().find(|route| collide(&route.handler, &handler)) {
             return Err(RouteTaken { path, owner: taken.owner.clone() });
         }
-        let id = RouteId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        routes.push(Route { id, owner: owner.to_owned(), handler, parameters, refusals: Arc::default() });
-        Ok(id)
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        routes.push(Route { number, owner: owner.to_owned(), handler, parameters, refusals: Arc::default() });
+        table.owned.entry(owner.to_owned()).or_default().push(path.clone());
+        Ok(RouteId { number, owner: owner.to_owned(), path })
     }
 
     /// Takes one route away. What it is answering goes on. `false` if it was gone already.
-    pub fn remove(&self, id: RouteId) -> bool {
-        self.retain(|route| route.id != id) > 0
+    pub fn remove(&self, id: &RouteId) -> bool {
+        let mut table = self.write();
+        let removed = table.retain(&id.path, |route| route.number != id.number) > 0;
+        if removed && let Some(paths) = table.owned.get_mut(&id.owner) {
+            // One of them for each of its routes.
+            if let Some(place) = paths.iter().position(|path| *path == id.path) {
+                paths.swap_remove(place);
+            }
+            if paths.is_empty() {
+                table.owned.remove(&id.owner);
+            }
+        }
+        removed
     }
 
     /// Takes every route of a node away and says how many there were. What they are answering goes on.
     pub fn remove_owner(&self, owner: &str) -> usize {
-        self.retain(|route| route.owner != owner)
+        let mut table = self.write();
+        let paths = table.owned.remove(owner).unwrap_or_default();
+        paths.iter().map(|path| table.retain(path, |route| route.owner != owner)).sum()
     }
 
     /// The node whose upgrade route this path is, as [`Routes::add`] was told it.
@@ -223,20 +245,6 @@ impl Routes {
         others.unwrap_or(Found::Nothing)
     }
 
-    fn retain(&self, keep: impl Fn(&Route) -> bool) -> usize {
-        let mut removed = 0;
-        let mut keep_some = |routes: &mut Vec<Route>| {
-            let before = routes.len();
-            routes.retain(&keep);
-            removed += before - routes.len();
-            !routes.is_empty()
-        };
-        let mut table = self.write();
-        table.literal.retain(|_, routes| keep_some(routes));
-        table.patterns.retain_mut(|pattern| keep_some(&mut pattern.routes));
-        removed
-    }
-
     // A panic cannot leave the table half changed in a way that matters, so a poisoned lock is as good as any.
     fn read(&self) -> RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
@@ -248,6 +256,26 @@ impl Routes {
 }
 
 impl Table {
+    /// Drops routes of a path, as it was given to [`Routes::add`]; how many.
+    fn retain(&mut self, path: &str, keep: impl Fn(&Route) -> bool) -> usize {
+        let mut removed = 0;
+        let mut keep_some = |routes: &mut Vec<Route>| {
+            let before = routes.len();
+            routes.retain(&keep);
+            removed += before - routes.len();
+            !routes.is_empty()
+        };
+        let (shape, parameters) = parsed(path);
+        if parameters.is_empty() {
+            if self.literal.get_mut(path).is_some_and(|routes| !keep_some(routes)) {
+                self.literal.remove(path);
+            }
+        } else {
+            self.patterns.retain_mut(|pattern| pattern.shape != shape || keep_some(&mut pattern.routes));
+        }
+        removed
+    }
+
     /// The routes of a shape, which is added in its place if it is new.
     fn pattern(&mut self, shape: Vec<Option<String>>) -> &mut Vec<Route> {
         let place = match self.patterns.iter().position(|pattern| pattern.shape == shape) {
@@ -428,9 +456,9 @@ mod tests {
         let routes = Routes::new();
         let id = routes.add("n1", "/a", upgrade()).unwrap();
         routes.add("n1", "/b", upgrade()).unwrap();
-        assert!(routes.remove(id));
+        assert!(routes.remove(&id));
         routes.add("n2", "/a", upgrade()).unwrap();
-        assert!(!routes.remove(id), "the id does not name its successor");
+        assert!(!routes.remove(&id), "the id does not name its successor");
         assert_eq!(routes.upgrade_owner("/a").as_deref(), Some("n2"));
     }
 
@@ -542,5 +570,23 @@ mod tests {
             panic!("not refused")
         };
         assert_eq!(methods, "POST");
+    }
+
+    /// A bound far above what it takes, also for a build that is not optimised, on a machine that has other things to do.
+    #[test]
+    fn nodes_that_go_find_their_paths_at_once_however_many_others_there_are() {
+        let routes = Routes::new();
+        let nodes: Vec<String> = (0..30_000).map(|number| format!("node {number}")).collect();
+        for node in &nodes {
+            routes.add(node, &format!("/ws/{node}"), upgrade()).unwrap();
+        }
+        let one = routes.add("node 7", "/other", upgrade()).unwrap();
+        assert!(routes.remove(&one));
+        let begin = std::time::Instant::now();
+        let removed: usize = nodes.iter().map(|node| routes.remove_owner(node)).sum();
+        assert_eq!(removed, nodes.len());
+        assert!(begin.elapsed() < std::time::Duration::from_secs(3), "{:?}", begin.elapsed());
+        let table = routes.read();
+        assert!(table.literal.is_empty() && table.owned.is_empty(), "nothing is left of them");
     }
 }

@@ -54,11 +54,30 @@ pub(super) fn check_layout(found: Option<&'static TypeLayout>, plugin_abi: &str)
         detail,
     };
     let found = found.ok_or_else(|| refusal("the plugin does not tell its layout".to_owned()))?;
+    let ours = <PluginRootRef as StableAbi>::LAYOUT;
+    // Of two minors the newer one has all that the older one has, and perhaps more at the end of its tables. The
+    // checker wants the one with less to be the first.
+    compare(ours, found).or_else(|newer| {
+        compare(found, ours).map_err(|older| refusal(if is_older(plugin_abi) { older } else { newer }))
+    })
+}
+
+/// Whether a version has a smaller minor than the host's.
+fn is_older(plugin: &str) -> bool {
+    minor(plugin) < minor(ABI_VERSION)
+}
+
+fn minor(version: &str) -> Option<u64> {
+    version.split('.').nth(1)?.parse().ok()
+}
+
+/// Whether `other` has all that `least` has, as it has it; the first difference if not.
+fn compare(least: &'static TypeLayout, other: &'static TypeLayout) -> Result<(), String> {
     // Fresh every time: the process-wide ones would keep pointers into libraries that are unloaded later.
     let globals = CheckingGlobals::new();
-    check_layout_compatibility_with_globals(<PluginRootRef as StableAbi>::LAYOUT, found, &globals)
+    check_layout_compatibility_with_globals(least, other, &globals)
         // The error points into the plugin: it must be text before the plugin can go.
-        .map_err(|errors| refusal(first_difference(&errors.to_string())))
+        .map_err(|errors| first_difference(&errors.to_string()))
 }
 
 /// One line of the pages that the layout checker prints: the first `Error:` with what was expected and found.

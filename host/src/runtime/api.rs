@@ -164,7 +164,7 @@ impl NodeHost {
         };
         // Code that was left behind when the node was closed must not get a route that nobody takes away.
         if self.cell.is_closed() {
-            routes.remove(route);
+            routes.remove(&route);
             return Err(NodeError::new("the node is closed"));
         }
         if kind == "upgrade" {

@@ -579,6 +579,19 @@ mod tests {
     }
 
     #[test]
+    fn what_an_ended_connection_leaves_can_be_taken_even_while_it_is_asked_for() {
+        let sessions = Sessions::default();
+        let session = open(&sessions, Overflow::Close);
+        send_numbers(&sessions, &session, 0..3);
+        session.ask_for();
+        assert_eq!(session.take(10, &mut |_| ()), Some(Received::HandOver));
+        let mut left = Vec::new();
+        assert_eq!(session.take_values(&mut session.lock(), 2, &mut |value| left.push(value)), 2);
+        assert_eq!(session.take_values(&mut session.lock(), 2, &mut |value| left.push(value)), 1);
+        assert_eq!((left, session.queued_bytes()), ((0..3).map(Value::from).collect(), 0));
+    }
+
+    #[test]
     fn the_newest_is_dropped_when_that_is_wanted() {
         let sessions = Sessions::default();
         let session = open(&sessions, Overflow::DropNewest);

@@ -201,17 +201,15 @@ fn put_aside(file: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Removes what a host that was killed was writing.
+/// Removes what a host that was killed was writing. What cannot be looked at is in nobody's way.
 fn sweep(folder: &Path) -> io::Result<()> {
-    for inner in fs::read_dir(folder)? {
-        let inner = inner?;
-        if !inner.file_type()?.is_dir() {
+    for inner in fs::read_dir(folder)?.filter_map(Result::ok) {
+        if !inner.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        for file in fs::read_dir(inner.path())? {
-            let file = file?;
+        for file in fs::read_dir(inner.path()).into_iter().flatten().filter_map(Result::ok) {
             if file.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                fs::remove_file(file.path())?;
+                let _ = fs::remove_file(file.path());
             }
         }
     }
