@@ -31,5 +31,6 @@ mod websocket_bad_peers;
 mod websocket_client;
 mod websocket_client_queue;
 mod websocket_control;
+mod websocket_deaf_peers;
 mod websocket_listener;
 mod websocket_reconnect;

@@ -113,7 +113,8 @@ fn messages_wait_for_the_connection_and_are_sent_in_order_before_newer_ones() {
 #[test]
 fn the_queue_is_bounded_in_bytes() {
     let server = WsServer::bind();
-    let properties = json!({"queueWhileDisconnected": 100, "queueWhileDisconnectedBytes": 10});
+    // Each is taken for 64 bytes more than it has.
+    let properties = json!({"queueWhileDisconnected": 100, "queueWhileDisconnectedBytes": 10 + 2 * 64});
     let host = run(&sender(&server.url("/"), properties));
     let mut io = host.io();
     for payload in ["12345", "678901", "67890"] {

@@ -894,8 +894,9 @@ fn when_it_is_asked_for_new_messages_for_a_full_queue_are_dropped_instead() {
     // The last message of the flood is so short that there is room for it.
     let (numbers, code) = numbers(&mut flood(&host));
     assert_eq!(code, None, "{}", host.logs());
-    assert!(numbers.iter().copied().eq(0..numbers.len()), "what is kept is the beginning: {numbers:?}");
-    assert!(numbers.len() < FLOOD, "{numbers:?}");
+    // Later ones may fit again, as the sockets take more now and then.
+    assert!(numbers.is_sorted() && numbers.starts_with(&[0, 1, 2, 3]), "the beginning is kept: {numbers:?}");
+    assert!(numbers.len() < FLOOD && numbers.last() != Some(&(FLOOD - 1)), "{numbers:?}");
     assert!(metric(&host, "session_dropped_total", "listener") > 0.0);
 }
 

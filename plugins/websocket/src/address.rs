@@ -53,7 +53,7 @@ impl Address {
     /// # Errors
     /// There is no valid host or port in it.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
-        Self::take_apart(url.trim()).ok_or_else(|| InvalidUrl(without_user(url)))
+        Self::take_apart(url.trim()).ok_or_else(|| InvalidUrl(without_secrets(url)))
     }
 
     fn take_apart(url: &str) -> Option<Self> {
@@ -118,11 +118,15 @@ impl fmt::Display for Address {
     }
 }
 
-/// A URL that could not be taken apart, fit for the log.
-fn without_user(url: &str) -> String {
-    match (split_scheme(url), url.rfind('@')) {
-        (Some((_, rest)), Some(at)) => format!("{}***{}", &url[..url.len() - rest.len()], &url[at..]),
-        _ => url.to_owned(),
+/// A URL that could not be taken apart, perhaps one with another scheme, fit for the log: without what may be a user, a
+/// password or a query.
+fn without_secrets(url: &str) -> String {
+    let end = url.find(['?', '#']).filter(|end| !url[*end..].contains('@')).unwrap_or(url.len());
+    let url = &url[..end];
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        (_, Some(at)) => format!("***{}", &url[at..]),
+        (_, None) => url.to_owned(),
     }
 }
 
@@ -244,6 +248,15 @@ mod tests {
         assert_eq!(Address::parse("wss://u:p@h:1/x?token=t").unwrap().to_string(), "wss://h:1/x");
         let url = Address::parse("wss://u:p@h:1/x?token=t#f").unwrap().url();
         assert_eq!(url, "wss://h:1/x?token=t", "messages show the query, which is the flow's own");
-        assert_eq!(Address::parse("ws://u:p@h:x").unwrap_err().to_string(), "Invalid URL: ws://***@h:x");
+        for (url, shown) in [
+            ("ws://u:p@h:x", "ws://***@h:x"),
+            ("ws://u:p/q?r#s@h:x", "ws://***@h:x"),
+            ("ws://h:x/y?token=t", "ws://h:x/y"),
+            ("ws://u:p@h:x/y?token=t", "ws://***@h:x/y"),
+            ("http://u:p@h/?token=t", "http://***@h/"),
+            ("u:p@h", "***@h"),
+        ] {
+            assert_eq!(Address::parse(url).unwrap_err().to_string(), format!("Invalid URL: {shown}"));
+        }
     }
 }

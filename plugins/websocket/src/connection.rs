@@ -137,7 +137,9 @@ pub struct Live<'a, S, E> {
     unflushed: bool,
     /// The socket takes nothing at the moment.
     blocked: bool,
-    /// Messages and pings read since then.
+    /// tungstenite takes nothing before it has written what it has.
+    stalled: bool,
+    /// Messages and pings read since it is blocked.
     read_while_blocked: u32,
     /// With a peer that takes nothing, or took nothing a while ago.
     patience: Option<Box<Patience>>,
@@ -235,6 +237,7 @@ where
             batch: Vec::new(),
             unflushed,
             blocked: false,
+            stalled: false,
             read_while_blocked: 0,
             patience: None,
             paused: false,
@@ -384,8 +387,14 @@ where
         for _ in 0..BATCHES_PER_TURN {
             while !self.batch.is_empty() {
                 match self.socket().poll_ready(cx) {
-                    Poll::Ready(ready) => ready?,
-                    Poll::Pending => return self.wait_to_send(cx),
+                    Poll::Ready(ready) => {
+                        ready?;
+                        self.unstall();
+                    }
+                    Poll::Pending => {
+                        self.stalled = true;
+                        return self.wait_to_send(cx);
+                    }
                 }
                 self.send_one()?;
             }
@@ -442,8 +451,9 @@ where
                 Poll::Ready(flushed) => {
                     flushed?;
                     self.unflushed = false;
-                    self.blocked = false;
                     self.read_while_blocked = 0;
+                    self.stalled |= std::mem::take(&mut self.blocked);
+                    self.unstall();
                 }
                 Poll::Pending => self.blocked = true,
             }
@@ -469,9 +479,14 @@ where
             return Ok(false);
         }
         for _ in 0..READS_PER_TURN {
-            let full = self.blocked && self.read_while_blocked >= READS_WHILE_BLOCKED;
-            if full || self.surroundings.poll_flow(cx).is_pending() {
+            if self.blocked && self.read_while_blocked >= READS_WHILE_BLOCKED {
                 self.pause();
+                return Ok(false);
+            }
+            if self.surroundings.poll_flow(cx).is_pending() {
+                self.pause();
+                // The answer to a ping may be among what is not read because of the flow.
+                self.answered();
                 return Ok(false);
             }
             if self.codec.parts().is_some() && self.poll_first_bytes(cx)?.is_pending() {
@@ -537,7 +552,13 @@ where
     fn pause(&mut self) {
         self.paused = true;
         self.heard = true;
-        self.answered();
+    }
+
+    /// The peer takes something again, and so is there: its answers may be among what is not read meanwhile.
+    fn unstall(&mut self) {
+        if std::mem::take(&mut self.stalled) {
+            self.answered();
+        }
     }
 
     /// The peer is alive, and needs not be asked.
@@ -556,6 +577,8 @@ where
                 return Err(Leave::Dead);
             }
             self.write(Message::Ping(Bytes::new()))?;
+            // tungstenite made room for it whether or not the peer took something.
+            self.stalled = false;
         }
         if let Some(silence) = &mut self.silence {
             if self.paused {

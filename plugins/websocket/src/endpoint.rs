@@ -1,7 +1,7 @@
 //! One configuration and what goes through it: its users, its connections, its state.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     hash::BuildHasher,
     hash::RandomState,
     pin::pin,
@@ -26,6 +26,7 @@ use crate::{
     backlog::Backlog,
     connection::{Ending, Limits, Live, State, Surroundings, Timer, Traffic, close_request},
     control::Action,
+    farewells::Farewells,
     link::Client,
     listener::{Listener, PATH_TAKEN},
     metrics::Metrics,
@@ -59,7 +60,9 @@ pub struct Endpoint {
     cuts: Seldom,
     /// The sessions of all open connections, also of those that the generation before still serves. The lock is held
     /// while their number is published, so that statuses come in order.
-    open: Mutex<Open>,
+    open: Mutex<HashSet<Str>>,
+    /// Those of them that are to end.
+    farewells: Farewells,
     /// The last connection has ended.
     all_gone: Notify,
     /// The node is being closed.
@@ -67,9 +70,6 @@ pub struct Endpoint {
     /// There may be a successor.
     saved: AtomicBool,
 }
-
-/// Sessions, and whether each was told to end.
-type Open = HashMap<Str, bool>;
 
 /// What an endpoint does with what both roles have.
 enum EndpointRole {
@@ -99,6 +99,7 @@ impl Endpoint {
             metrics: Metrics::new(ctx),
             cuts: Seldom::default(),
             open: Mutex::new(saved_sessions(saved)),
+            farewells: Farewells::default(),
             all_gone: Notify::new(),
             stopping: AtomicBool::new(false),
             saved: AtomicBool::new(false),
@@ -111,7 +112,7 @@ impl Endpoint {
         // whoever took over.
         let open = self.open();
         self.saved.store(true, Ordering::SeqCst);
-        let sessions: Vec<Value> = open.keys().map(Value::from).collect();
+        let sessions: Vec<Value> = open.iter().map(Value::from).collect();
         let (link, path_taken) = match &self.role {
             EndpointRole::Listener(listener) => (Value::Null, listener.path_taken()),
             EndpointRole::Client(client) => (client.save(), false),
@@ -151,6 +152,11 @@ impl Endpoint {
         &self.metrics
     }
 
+    /// The sessions that are to end.
+    pub fn farewells(&self) -> &Farewells {
+        &self.farewells
+    }
+
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.open().len()
@@ -166,7 +172,7 @@ impl Endpoint {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, HashSet<Str>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -188,40 +194,52 @@ impl Endpoint {
         }
     }
 
-    /// Puts a value into the queues of the sessions that a message is for; how many those are. It is one value, however
-    /// many. For whom there is no session, there is nothing to do but to count.
-    pub fn queue(&self, target: &Target<'_>, value: Value) -> u64 {
+    /// Puts a value into the queues of the sessions that a message is for, but for those that are to end: what came
+    /// behind their end would never be sent. It is one value, however many those are. For whom there is no session,
+    /// there is nothing to do but to count.
+    fn queue(&self, target: &Target<'_>, value: Value) {
+        self.queue_but(&self.farewells.all(), target, value);
+    }
+
+    fn queue_but(&self, leaving: &[Str], target: &Target<'_>, value: Value) {
+        let leaving = leaving.iter().map(|id| &**id);
         match target {
-            Target::All => self.ctx.session_broadcast(value),
-            Target::AllBut(ids) => self.ctx.session_broadcast_except(value, ids),
+            Target::All => {
+                self.ctx.session_broadcast_except(value, &leaving.collect::<Vec<_>>());
+            }
+            Target::AllBut(ids) => {
+                let ids: Vec<&str> = ids.iter().copied().chain(leaving).collect();
+                self.ctx.session_broadcast_except(value, &ids);
+            }
             Target::These { ids, impossible } => {
-                let is_unknown = |id: &&&str| self.ctx.session_send(id, value.clone()) == Queued::NoSession;
-                let unknown = ids.iter().filter(is_unknown).count() as u64;
-                if unknown + impossible > 0 {
-                    self.metrics.undelivered.add(unknown + impossible);
+                let leaving: HashSet<&str> = leaving.collect();
+                let is_unknown = |id: &&&str| {
+                    leaving.contains(**id) || self.ctx.session_send(id, value.clone()) == Queued::NoSession
+                };
+                let undelivered = ids.iter().filter(is_unknown).count() as u64 + impossible;
+                if undelivered > 0 {
+                    self.metrics.undelivered.add(undelivered);
                 }
-                ids.len() as u64 - unknown
             }
         }
     }
 
-    /// These sessions are to end: a [`close_request`] for them follows, behind what waits to be sent. One whose peer
-    /// does not take that is ended without.
-    pub fn tell_to_end(&self, target: &Target<'_>) {
-        let mut open = self.open();
+    /// Ends the sessions that a message is for, when they have sent what waits.
+    fn end(&self, target: &Target<'_>, request: &Value) {
+        let earlier = self.farewells.all();
+        let say = |id: &Str| self.farewells.say(id.clone(), request.clone());
+        let open = self.open();
         match target {
-            Target::All => open.values_mut().for_each(|told| *told = true),
+            Target::All => open.iter().for_each(say),
             Target::AllBut(ids) => {
                 let ids: HashSet<&str> = ids.iter().copied().collect();
-                let others = open.iter_mut().filter(|(id, _)| !ids.contains(&***id));
-                others.for_each(|(_, told)| *told = true);
+                open.iter().filter(|id| !ids.contains(&***id)).for_each(say);
             }
-            Target::These { ids, .. } => {
-                for id in ids {
-                    open.get_mut(*id).into_iter().for_each(|told| *told = true);
-                }
-            }
+            Target::These { ids, .. } => ids.iter().filter_map(|id| open.get(*id)).for_each(say),
         }
+        drop(open);
+        // Said before: where it finds no room, the connection sees it when it has made some.
+        self.queue_but(&earlier, target, request.clone());
     }
 
     /// Whether the message was received by one of this endpoint's connections.
@@ -229,7 +247,7 @@ impl Endpoint {
         match payload::target(msg) {
             Target::These { ids, .. } => {
                 let open = self.open();
-                ids.iter().any(|id| open.contains_key(*id))
+                ids.iter().any(|id| open.contains(*id))
             }
             Target::All | Target::AllBut(_) => false,
         }
@@ -241,15 +259,12 @@ impl Endpoint {
     /// It is nothing that this endpoint can do.
     pub fn obey(&self, msg: &Msg, action: Action) -> Result<(), Error> {
         match (&self.role, action) {
-            (role, Action::Close { code, reason }) => {
-                let (target, request) = (payload::target(msg), close_request(Some(code), &reason));
-                match role {
-                    EndpointRole::Listener(_) => {
-                        self.tell_to_end(&target);
-                        self.queue(&target, request);
-                    }
-                    EndpointRole::Client(client) => client.close(self, &target, request),
-                }
+            (EndpointRole::Listener(_), Action::Close { code, reason }) => {
+                self.end(&payload::target(msg), &close_request(Some(code), &reason));
+                Ok(())
+            }
+            (EndpointRole::Client(client), Action::Close { code, reason }) => {
+                client.close(self, &payload::target(msg), close_request(Some(code), &reason));
                 Ok(())
             }
             (EndpointRole::Listener(listener), Action::Accept { upgrade, identity, protocol }) => {
@@ -341,7 +356,7 @@ impl Endpoint {
         let Connection { stream, session, state: mut value } = connection;
         forget_secrets(&mut value);
         let state = State::from_value(&value);
-        let mut present = Present::enter(self, session, &value, state.moved);
+        let present = Present::enter(self, session, &value, state.moved);
         drop(value);
         let role = match self.role {
             EndpointRole::Listener(_) => Role::Server,
@@ -352,10 +367,7 @@ impl Endpoint {
             self.ctx.session_send(present.session.id(), self.farewell());
         }
         match Live::new(stream, state, role, &self.limits, Hosted(&present)).serve().await {
-            None => {
-                present.take_back();
-                ConnectionEnd::Closed
-            }
+            None => ConnectionEnd::Closed,
             Some((stream, state)) => {
                 let mut state = state.to_value();
                 present.moves_on(&mut state);
@@ -374,7 +386,7 @@ impl Endpoint {
     /// A connection could not be served any more, or not be taken over from the generation before. Nothing when its
     /// end was noticed already.
     pub fn lost(&self, session: &str) {
-        let is_open = self.open().contains_key(session);
+        let is_open = self.open().contains(session);
         if is_open {
             let id = Str::from(session);
             let session = session::minimal(&id);
@@ -398,7 +410,7 @@ impl Endpoint {
     }
 
     /// A connection has ended, of this generation or of the one before.
-    fn forget(&self, mut open: MutexGuard<'_, Open>, left: Left) {
+    fn forget(&self, mut open: MutexGuard<'_, HashSet<Str>>, left: Left) {
         let Left { id, session, ending, unsent } = left;
         open.remove(&id);
         self.metrics.connections.set(open.len() as i64);
@@ -406,6 +418,7 @@ impl Endpoint {
         if let EndpointRole::Client(client) = &self.role {
             client.connection_ended(self, unsent);
         }
+        self.farewells.forget(&id);
         let status = match (open.len(), &self.role) {
             (0, _) | (_, EndpointRole::Client(_)) => disconnected(&session),
             (count, EndpointRole::Listener(_)) => self.connected(count, "disconnect", &session),
@@ -454,13 +467,13 @@ fn forget_secrets(state: &mut Value) {
     }
 }
 
-fn saved_sessions(saved: &Value) -> Open {
+fn saved_sessions(saved: &Value) -> HashSet<Str> {
     let sessions = saved["sessions"].as_array().into_iter().flatten();
-    sessions.filter_map(Value::as_str).map(|id| (Str::from(id), false)).collect()
+    sessions.filter_map(Value::as_str).map(Str::from).collect()
 }
 
-/// In a connection's state: it was told to end.
-const TOLD_TO_END: &str = "told_to_end";
+/// In a connection's state: what it is to end by.
+const FAREWELL: &str = "farewell";
 
 /// What there is to say of a connection that has ended.
 struct Left {
@@ -509,8 +522,6 @@ struct Present<'a> {
     backlog: Option<Box<Backlog>>,
     /// A mutex, because the connection moves between threads with a reference to this.
     ending: Mutex<Ending>,
-    /// What it did not send when it ended.
-    unsent: Vec<Value>,
     moves: bool,
 }
 
@@ -523,7 +534,10 @@ impl<'a> Present<'a> {
             EndpointRole::Client(_) => Some(Box::new(Backlog::from_state(state))),
         };
         let mut open = endpoint.open();
-        *open.entry(session.id().clone()).or_default() |= state[TOLD_TO_END] == true;
+        open.insert(session.id().clone());
+        if let farewell @ Value::Object(_) = &state[FAREWELL] {
+            endpoint.farewells.say(session.id().clone(), farewell.clone());
+        }
         let count = open.len();
         endpoint.metrics.connections.set(count as i64);
         if !moved {
@@ -537,11 +551,9 @@ impl<'a> Present<'a> {
             && count as u64 > listener.max_clients()
         {
             let this = Target::These { ids: vec![session.id()], impossible: 0 };
-            endpoint.tell_to_end(&this);
-            endpoint.queue(&this, close_request(Some(TRY_LATER), "too many clients"));
+            endpoint.end(&this, &close_request(Some(TRY_LATER), "too many clients"));
         }
-        let (ending, unsent) = (Mutex::default(), Vec::new());
-        Self { endpoint, session, value, backlog, ending, unsent, moves: false }
+        Self { endpoint, session, value, backlog, ending: Mutex::default(), moves: false }
     }
 
     /// Says that it is ended by us; not for each of many.
@@ -554,24 +566,15 @@ impl<'a> Present<'a> {
         }
     }
 
-    fn is_told_to_end(&self) -> bool {
-        self.endpoint.open().get(self.session.id()).is_some_and(|told| *told)
-    }
-
-    /// It has ended: what it did not send goes back to where it waited.
-    fn take_back(&mut self) {
-        if let (EndpointRole::Client(client), Some(backlog)) = (&self.endpoint.role, &self.backlog) {
-            self.unsent = client.take_back(backlog, &self.session);
-        }
-    }
-
     /// It does not end, it goes on elsewhere: with that state, to which this adds its part.
     fn moves_on(mut self, state: &mut Value) {
         if let Some(backlog) = &self.backlog {
             backlog.save(state);
         }
-        if let (Value::Object(state), true) = (state, self.is_told_to_end()) {
-            state.insert(TOLD_TO_END, true);
+        let farewells = &self.endpoint.farewells;
+        if let (Value::Object(state), Some(farewell)) = (state, farewells.to(self.session.id())) {
+            state.insert(FAREWELL, farewell);
+            farewells.forget(self.session.id());
         }
         self.moves = true;
     }
@@ -582,7 +585,11 @@ impl Drop for Present<'_> {
         if !self.moves {
             let (id, session) = (self.session.id().clone(), self.value.clone());
             let ending = std::mem::take(self.ending.get_mut().unwrap_or_else(PoisonError::into_inner));
-            let unsent = std::mem::take(&mut self.unsent);
+            // What it did not send goes back to where it waited.
+            let unsent = match (&self.endpoint.role, &self.backlog) {
+                (EndpointRole::Client(client), Some(backlog)) => client.take_back(backlog, &self.session),
+                _ => Vec::new(),
+            };
             self.endpoint.has_left(Left { id, session, ending, unsent });
         }
     }
@@ -593,10 +600,19 @@ struct Hosted<'a>(&'a Present<'a>);
 
 impl Surroundings for Hosted<'_> {
     fn poll_outgoing(&self, cx: &mut Context<'_>, into: &mut Vec<Value>) -> Poll<Received> {
-        match &self.0.backlog {
-            None => self.0.session.poll_recv(cx, into),
-            Some(backlog) => backlog.poll_outgoing(&self.0.session, cx, into),
+        let Present { endpoint, session, backlog, .. } = self.0;
+        let polled = match backlog {
+            None => session.poll_recv(cx, into),
+            Some(backlog) => backlog.poll_outgoing(session, cx, into),
+        };
+        if polled.is_pending()
+            && let Some(farewell) = endpoint.farewells.to(session.id())
+        {
+            // There was no room in the queue for it.
+            into.push(farewell);
+            return Poll::Ready(Received::Values(1));
         }
+        polled
     }
 
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Received> {
@@ -604,11 +620,7 @@ impl Surroundings for Hosted<'_> {
     }
 
     fn is_to_end(&self) -> bool {
-        let is_left = match &self.0.endpoint.role {
-            EndpointRole::Listener(_) => false,
-            EndpointRole::Client(client) => client.is_leaving(),
-        };
-        is_left || self.0.is_told_to_end()
+        self.0.endpoint.farewells.to(self.0.session.id()).is_some()
     }
 
     fn outgoing_bytes(&self) -> usize {

@@ -73,7 +73,10 @@ mod tests {
         farewells.say(Str::from("a"), Value::from(1));
         farewells.say(Str::from("a"), Value::from(2));
         farewells.say(Str::from("b"), Value::from(3));
-        assert_eq!((farewells.to("a"), farewells.to("b"), farewells.to("c")), (Some(1.into()), Some(3.into()), None));
+        assert_eq!(
+            (farewells.to("a"), farewells.to("b"), farewells.to("c")),
+            (Some(1.into()), Some(3.into()), None)
+        );
         farewells.forget("a");
         assert_eq!((farewells.to("a"), farewells.all()), (None, vec![Str::from("b")]));
         farewells.forget("b");

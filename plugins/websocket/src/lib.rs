@@ -19,6 +19,7 @@ mod client_settings;
 mod connection;
 mod control;
 mod endpoint;
+mod farewells;
 mod handshake;
 mod headers;
 mod input;

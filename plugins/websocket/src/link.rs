@@ -7,7 +7,7 @@ use std::{
 };
 
 use flowbay_sdk::{
-    Counter, Ctx, Error, HostStream, LogLevel, Msg, Object, QueueOptions, Seldom, Session, Value,
+    Counter, Ctx, Error, HostStream, LogLevel, Msg, Object, QueueOptions, Seldom, Session, Str, Value,
 };
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
@@ -50,6 +50,8 @@ pub struct Client {
 #[derive(Debug)]
 struct Link {
     stage: Stage,
+    /// The session of the last connection.
+    session: Option<Str>,
     /// Whether there is to be a connection: not after a `disconnect`.
     wanted: bool,
     /// Where a `connect` has sent it instead of to the server that is configured, and that as a URL.
@@ -72,8 +74,8 @@ enum Stage {
     Up(Instant),
     /// There is one, which was told to end; the next one may be opened at once then.
     Leaving,
-    /// There was one, which has ended since that time: its queue leads nowhere any more, but that is not known to
-    /// all yet.
+    /// There was one since that time, which has ended or is about to: its queue leads nowhere any more, but that is
+    /// not known to all yet.
     Ended(Instant),
     /// The next one is to be opened at that time.
     Pausing(Instant),
@@ -254,10 +256,13 @@ impl Client {
         // Under the lock: whoever finds the link up finds the session too. What the connection does as soon as it is
         // polled, by another thread, waits.
         link.stage = Stage::Up(Instant::now());
-        if let Err(error) = endpoint.ctx().attach(stream, Value::Object(state)) {
-            link.stage = Stage::Opening;
-            link.waiting.put_back(backlog);
-            return Err(error);
+        match endpoint.ctx().attach(stream, Value::Object(state)) {
+            Ok(session) => link.session = Some(session),
+            Err(error) => {
+                link.stage = Stage::Opening;
+                link.waiting.put_back(backlog);
+                return Err(error);
+            }
         }
         if !link.failure.is_empty() {
             link.failure.clear();
@@ -318,7 +323,7 @@ impl Client {
         let mut link = self.link();
         if matches!(link.stage, Stage::Up(_)) {
             link.stage = Stage::Leaving;
-            endpoint.ctx().session_broadcast(farewell);
+            link.end(endpoint, farewell);
         }
     }
 
@@ -338,11 +343,6 @@ impl Client {
     }
 
     // ---- The end of a connection ----
-
-    /// Whether the connection, if there is one, is to end.
-    pub fn is_leaving(&self) -> bool {
-        matches!(self.stage(), Stage::Leaving | Stage::Ended(_))
-    }
 
     /// What a connection that has just ended did not send, the oldest first. From now on its session gets nothing.
     pub fn take_back(&self, backlog: &Backlog, session: &Session) -> Vec<Value> {
@@ -387,9 +387,10 @@ impl Client {
 
     /// Ends the connection, when it is among those meant. The next one comes as after any other end.
     pub fn close(&self, endpoint: &Endpoint, target: &Target<'_>, request: Value) {
-        endpoint.tell_to_end(target);
         let mut link = self.link();
-        if endpoint.queue(target, request) > 0 {
+        let is_meant = link.session.as_ref().is_some_and(|id| target.has(id));
+        if is_meant && matches!(link.stage, Stage::Up(_)) {
+            link.end(endpoint, request);
             // What is sent from now on is for the next one.
             link.has_ended();
         }
@@ -415,7 +416,7 @@ impl Client {
             Stage::Up(_) if same => return Ok(()),
             Stage::Up(_) => {
                 link.stage = Stage::Leaving;
-                endpoint.ctx().session_broadcast(close_request(Some(NORMAL), ""));
+                link.end(endpoint, close_request(Some(NORMAL), ""));
             }
             Stage::Opening if same => {}
             // Not told of its end, or told already: it goes on when that has come.
@@ -439,7 +440,7 @@ impl Client {
         match before {
             Stage::Up(_) => {
                 link.stage = Stage::Leaving;
-                endpoint.ctx().session_broadcast(close_request(code, reason));
+                link.end(endpoint, close_request(code, reason));
             }
             Stage::Ended(_) => link.stage = Stage::Leaving,
             Stage::Leaving | Stage::Down => {}
@@ -468,6 +469,14 @@ fn publish_not_connected(endpoint: &Endpoint, address: &Address) {
 }
 
 impl Link {
+    /// Ends the connection, when it has sent what waits.
+    fn end(&self, endpoint: &Endpoint, request: Value) {
+        if let Some(session) = &self.session {
+            endpoint.farewells().say(session.clone(), request.clone());
+        }
+        endpoint.ctx().session_broadcast(request);
+    }
+
     /// The connection's queue leads nowhere any more.
     fn has_ended(&mut self) {
         if let Stage::Up(since) = self.stage {
@@ -503,6 +512,9 @@ impl Link {
         };
         Value::Object(Object::from([
             ("is", Value::from(is)),
+            ("session", self.session.as_ref().map_or(Value::Null, Value::from)),
+            // Beside `is`, and not as one: code that does not know it must not open another connection.
+            ("ended", Value::from(matches!(self.stage, Stage::Ended(_)))),
             ("up_ms", Value::from(up_ms)),
             ("retry_ms", Value::from(retry_ms)),
             ("unwanted", Value::from(!self.wanted)),
@@ -519,7 +531,10 @@ impl Link {
         let millis = |key: &str| Duration::from_millis(number(key).unwrap_or(0));
         let now = Instant::now();
         let stage = match saved["is"].as_str() {
-            Some("up") => Stage::Up(now.checked_sub(millis("up_ms")).unwrap_or(now)),
+            Some("up") => {
+                let since = now.checked_sub(millis("up_ms")).unwrap_or(now);
+                if saved["ended"] == true { Stage::Ended(since) } else { Stage::Up(since) }
+            }
             Some("leaving") => Stage::Leaving,
             Some("waiting") => Stage::Pausing(now + millis("retry_ms").min(reconnect.longest())),
             _ => Stage::Down,
@@ -529,6 +544,7 @@ impl Link {
             .and_then(|url| Address::parse(url).ok().map(|address| (url.to_owned(), address)));
         Self {
             stage,
+            session: saved["session"].as_str().map(Str::from),
             wanted: saved["unwanted"] != true,
             elsewhere,
             failures: number("failures").and_then(|number| u32::try_from(number).ok()).unwrap_or(0),

@@ -104,7 +104,7 @@ pub struct Listener {
     /// How long a flow may take to decide about an upgrade.
     decision_ms: u64,
     queue: QueueOptions,
-    /// It was said that passwords can be read on their way.
+    /// It was said that secrets can be read on their way.
     warned: AtomicBool,
     /// Another node has the path.
     path_taken: AtomicBool,
@@ -214,7 +214,7 @@ impl Listener {
         if let Auth::Message = self.auth {
             return self.ask(endpoint, request);
         }
-        self.warn_of_readable_passwords(endpoint, request);
+        self.warn_of_readable_secrets(endpoint, request);
         let identity = self.auth.identify(request).map_err(|denied| Refusal {
             challenge: Some(self.auth.challenge(denied)),
             ..Refusal::new(401, denied.reason())
@@ -253,14 +253,16 @@ impl Listener {
         answer.extra(Value::Object([("identity", identity)].into()))
     }
 
-    fn warn_of_readable_passwords(&self, endpoint: &Endpoint, request: &UpgradeRequest) {
-        if matches!(self.auth, Auth::Basic(_))
-            && can_be_read(request.remote(), request.tls())
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            endpoint
-                .ctx()
-                .warn("passwords come without TLS from other machines: anybody on the way can read them");
+    fn warn_of_readable_secrets(&self, endpoint: &Endpoint, request: &UpgradeRequest) {
+        let secrets = match self.auth {
+            Auth::Basic(_) => "passwords",
+            Auth::Bearer(_) => "tokens",
+            Auth::None | Auth::Message => return,
+        };
+        if can_be_read(request.remote(), request.tls()) && !self.warned.swap(true, Ordering::Relaxed) {
+            endpoint.ctx().warn(format!(
+                "{secrets} come without TLS from other machines: anybody on the way can read them"
+            ));
         }
     }
 
@@ -342,7 +344,7 @@ impl Listener {
     }
 }
 
-/// Whether a password from that peer can be read on its way.
+/// Whether a secret from that peer can be read on its way.
 fn can_be_read(remote: &str, tls: bool) -> bool {
     let peer = remote.parse().map(|peer: SocketAddr| peer.ip().to_canonical());
     !tls && peer.is_ok_and(|address| !address.is_loopback())
@@ -357,10 +359,41 @@ fn check_listener(endpoint: &Endpoint, upgrade: &Upgrade) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use flowbay_sdk::{
+        testing::{Setup, TestNode},
+        value,
+    };
+
     use super::*;
 
     #[test]
-    fn a_password_can_be_read_when_it_comes_from_elsewhere_without_tls() {
+    fn it_is_said_once_that_secrets_can_be_read_on_their_way() {
+        for (auth, field, header, line) in [
+            ("basic", "users", "Basic YTpi", "passwords come without TLS"),
+            ("bearer", "tokens", "bearer a:b", "tokens come without TLS"),
+        ] {
+            let setup =
+                Setup::new().config(value!({"path": "/x", "auth": auth})).credential(field, "a:b\nt:a:b");
+            let mut listener: TestNode<WebSocketListener> = setup.create().unwrap();
+            listener.run();
+            for (remote, lines) in [("127.0.0.1:1", 0), ("10.0.0.7:1", 1), ("10.0.0.7:2", 0)] {
+                let request = value!({
+                    "path": "/x", "headers": {"authorization": header}, "protocols": [], "remote": remote, "tls": false
+                });
+                let (answer, _) = listener.upgrade(request);
+                assert_eq!(answer["accept"], true, "{auth}: {answer:?}");
+                let log = listener.log();
+                assert_eq!(
+                    log.iter().filter(|said| said.text.starts_with(line)).count(),
+                    lines,
+                    "{auth} {remote}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_can_be_read_when_it_comes_from_elsewhere_without_tls() {
         for (remote, tls, readable) in [
             ("10.0.0.7:1", false, true),
             ("[2001:db8::1]:1", false, true),

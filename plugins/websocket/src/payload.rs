@@ -131,6 +131,17 @@ pub enum Target<'a> {
     AllBut(Vec<&'a str>),
 }
 
+impl Target<'_> {
+    /// Whether the message is for the session with that id.
+    pub fn has(&self, id: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These { ids, .. } => ids.contains(&id),
+            Self::AllBut(ids) => !ids.contains(&id),
+        }
+    }
+}
+
 /// For which sessions a message is: those of its `_session.id`, which is one or an array of several; all but those of
 /// `_session.except` when it has no `id`; all when it has no `_session`, or that of something else.
 pub fn target(msg: &Msg) -> Target<'_> {

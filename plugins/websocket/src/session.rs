@@ -44,7 +44,10 @@ pub fn peer(session: &Value) -> String {
     match (session["remoteAddress"].as_str(), session["remotePort"].as_i64()) {
         (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
         (Some(address), Some(port)) => format!("{address}:{port}"),
-        _ => session["url"].as_str().unwrap_or("its peer").to_owned(),
+        // Without the query, which may hold secrets.
+        _ => {
+            session["url"].as_str().map_or("its peer", |url| url.split('?').next().unwrap_or(url)).to_owned()
+        }
     }
 }
 
@@ -124,6 +127,18 @@ mod tests {
             r#"{"role":"client","url":"ws://host/x","protocol":"chat"}"#,
             r#","url":"ws://host/x","protocol":"chat""#,
         );
+    }
+
+    #[test]
+    fn the_log_shows_whom_a_session_is_with_and_no_secret() {
+        for (session, shown) in [
+            (r#"{"remoteAddress":"10.0.0.7","remotePort":1}"#, "10.0.0.7:1"),
+            (r#"{"remoteAddress":"::1","remotePort":1}"#, "[::1]:1"),
+            (r#"{"url":"wss://host/x?token=hunter2"}"#, "wss://host/x"),
+            ("{}", "its peer"),
+        ] {
+            assert_eq!(peer(&json(session)), shown);
+        }
     }
 
     #[test]

@@ -4,12 +4,15 @@ use std::{collections::VecDeque, fmt};
 
 use flowbay_sdk::Value;
 
+/// What a frame takes of memory besides its payload, about: many that are empty must not be free.
+pub const OVERHEAD_BYTES: usize = 64;
+
 /// How much may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Messages; with 0 nothing waits.
     pub messages: usize,
-    /// Bytes of their payloads as they are sent.
+    /// Bytes of their payloads as they are sent, each with [`OVERHEAD_BYTES`].
     pub bytes: usize,
 }
 
@@ -97,11 +100,12 @@ impl Waiting {
 }
 
 fn size_of(frame: &Value) -> usize {
-    match frame {
+    let payload = match frame {
         Value::Str(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),
         _ => 0,
-    }
+    };
+    OVERHEAD_BYTES + payload
 }
 
 #[cfg(test)]
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_waits_keeps_its_order() {
-        let mut waiting = waiting(10, 100);
+        let mut waiting = waiting(10, 1000);
         for text in ["a", "b"] {
             waiting.push(text.into()).unwrap();
         }
@@ -131,40 +135,42 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let mut few = waiting(2, 100);
+        let mut few = waiting(2, 1000);
         few.push("a".into()).unwrap();
         few.push("b".into()).unwrap();
         let full = few.push("c".into()).unwrap_err();
-        assert!(full.to_string().contains("2 messages, 100 bytes"), "{full}");
+        assert!(full.to_string().contains("2 messages, 1000 bytes"), "{full}");
 
-        let mut small = waiting(10, 4);
+        let mut small = waiting(10, 2 * OVERHEAD_BYTES + 4);
         small.push("abcd".into()).unwrap();
         assert!(small.push("e".into()).is_err());
         assert!(small.push("".into()).is_ok(), "no bytes fit");
-        assert!(waiting(10, 4).push("abcde".into()).is_err(), "larger than all the room there is");
-        assert!(waiting(0, 4).push("".into()).is_err());
+        assert!(small.push("".into()).is_err(), "but not without end");
+        assert!(waiting(10, 100).push("x".repeat(100).into()).is_err(), "larger than all the room there is");
+        assert!(waiting(0, 1000).push("".into()).is_err());
     }
 
     #[test]
     fn of_what_is_put_back_beyond_the_limits_the_newest_is_left_out() {
-        let mut waiting = waiting(3, 100);
+        let mut waiting = waiting(3, 1000);
         waiting.push("c".into()).unwrap();
         waiting.push("d".into()).unwrap();
         assert_eq!(waiting.put_back(values(&["a", "b"])), 1);
         assert_eq!(waiting.take(), values(&["a", "b", "c"]));
-        let mut small = self::waiting(3, 4);
+        let bytes = 2 * OVERHEAD_BYTES + 4;
+        let mut small = self::waiting(3, bytes);
         assert_eq!(small.put_back(values(&["ab", "cd", "e"])), 1);
-        assert_eq!((small.bytes, small.take()), (4, values(&["ab", "cd"])));
+        assert_eq!((small.bytes, small.take()), (bytes, values(&["ab", "cd"])));
     }
 
     #[test]
     fn a_successor_has_what_waited() {
-        let limits = Limits { messages: 3, bytes: 100 };
+        let limits = Limits { messages: 3, bytes: 1000 };
         let mut old = Waiting::new(limits, &Value::Null);
         old.push("a".into()).unwrap();
         old.push(Value::Bytes(flowbay_sdk::Blob::from(&[1, 2][..]))).unwrap();
         let mut new = Waiting::new(limits, &old.save());
-        assert_eq!((new.bytes, new.take()), (3, old.take()));
+        assert_eq!((new.bytes, new.take()), (2 * OVERHEAD_BYTES + 3, old.take()));
         assert_eq!(Waiting::new(limits, &Value::from(7)).len(), 0);
     }
 }

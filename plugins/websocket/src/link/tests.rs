@@ -1,7 +1,6 @@
 //! What a client does over hours, in no time: the host is one of the SDK's, with a clock of its own.
 
 use flowbay_sdk::{
-    Str,
     testing::{Setup, TestNode, TestPeer},
     value,
 };
@@ -15,6 +14,7 @@ const FIXED: Reconnect = Reconnect::Fixed(Duration::from_secs(3));
 fn link(stage: Stage) -> Link {
     Link {
         stage,
+        session: None,
         wanted: true,
         elsewhere: None,
         failures: 0,
@@ -24,7 +24,7 @@ fn link(stage: Stage) -> Link {
 }
 
 fn queue(saved: &Value) -> Waiting {
-    Waiting::new(Limits { messages: 10, bytes: 100 }, saved)
+    Waiting::new(Limits { messages: 10, bytes: 1000 }, saved)
 }
 
 fn restored(saved: &Value) -> Link {
@@ -52,10 +52,13 @@ fn a_successor_begins_where_a_client_was() {
     };
     assert!(near(rest, until));
     let begin = Instant::now();
-    for stage in [Stage::Up(begin), Stage::Ended(begin)] {
-        let Stage::Up(since) = restored(&link(stage).save()).stage else { panic!("it is up") };
-        assert!(near(since, begin), "{stage:?}");
-    }
+    let Stage::Up(since) = restored(&link(Stage::Up(begin)).save()).stage else { panic!("it is up") };
+    assert!(near(since, begin));
+    // What is sent must not go to a session that nobody serves any more.
+    let Stage::Ended(since) = restored(&link(Stage::Ended(begin)).save()).stage else {
+        panic!("it has ended")
+    };
+    assert!(near(since, begin));
 }
 
 #[test]
@@ -273,6 +276,25 @@ fn a_server_that_reads_nothing_is_left_soon_after_the_flow_has_said_so() {
     assert!(peer.is_closed());
     assert_eq!(pair.client.sessions(), [""; 0].map(Str::from));
     assert!(pair.said()[0].ends_with("with ws://h/ is ended: it does not read"), "{:?}", pair.said());
+}
+
+#[test]
+fn what_is_sent_after_a_close_is_for_the_next_connection() {
+    let mut pair = Pair::new("next", value!({"path": "ws://h", "queueWhileDisconnected": 10}));
+    let peer = pair.connect();
+    let session = pair.client.sessions()[0].clone();
+    pair.send(value!({"action": "close", "_session": {"type": "websocket", "id": "another"}}));
+    pair.send(value!({"payload": "first"}));
+    pair.send(value!({"action": "close", "code": 4000, "_session": {"type": "websocket", "id": session}}));
+    pair.send(value!({"payload": "second"}));
+    let read = peer.read();
+    // A header of six bytes before each payload.
+    assert_eq!((read.len(), read[0], read[11]), (6 + 5 + 6 + 2, 0x81, 0x88), "{read:?}");
+    peer.write([0x88, 0]);
+    peer.close();
+    let peer = pair.connect();
+    assert_eq!(peer.read().len(), 6 + 6);
+    assert!(pair.out.failures().is_empty());
 }
 
 #[test]

@@ -47,10 +47,11 @@ async fn a_peer_that_takes_nothing_is_dropped_soon_after_it_was_told_to_end() {
         tokio::time::sleep(Duration::from_secs(told_after)).await;
         let began = tokio::time::Instant::now();
         // Which does not wake the connection: the request is behind what waits.
-        let mut state = flow.0.lock().unwrap();
-        state.queue.push_back(close_request(Some(4000), "go"));
-        state.to_end = true;
-        drop(state);
+        {
+            let mut state = flow.0.lock().unwrap();
+            state.queue.push_back(close_request(Some(4000), "go"));
+            state.to_end = true;
+        }
         served.await.unwrap();
         let waited = began.elapsed().as_millis();
         assert!((10_000..15_100).contains(&waited), "told after {told_after} s: {waited} ms");
@@ -107,4 +108,45 @@ async fn a_close_frame_that_nobody_takes_was_none() {
     served.await.unwrap();
     flow.with(|state| assert_eq!((&state.endings[..], state.cuts.len()), (&[deaf()][..], 1)));
     drop(peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_and_says_nothing_does_not_answer_pings_however_much_waits_for_it() {
+    for values in [10, 1_000] {
+        let flow = Flow::default();
+        let (_peer, served) = serve(Role::Server, &flow, &[], Some(1_000));
+        for number in 0..values {
+            flow.send(format!("{number:0>1000}"));
+        }
+        let began = tokio::time::Instant::now();
+        tokio::time::timeout(Duration::from_secs(60), served).await.expect("it is cut").unwrap();
+        assert_eq!(began.elapsed().as_secs(), 2, "{values} messages");
+        assert_eq!(flow.with(|state| state.failures.clone()), ["no answer to a ping"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_now_and_then_answers_by_that() {
+    let flow = Flow::default();
+    let (mut peer, served) = serve(Role::Server, &flow, &[], Some(1_000));
+    for number in 0..1_000 {
+        flow.send(format!("{number:0>1000}"));
+    }
+    // Its answers are behind what nobody listens to.
+    let sent = tokio::spawn({
+        let (mut reader, mut writer) = tokio::io::split(peer);
+        async move {
+            let mut bytes = vec![0; 100_000];
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(900)).await;
+                reader.read_exact(&mut bytes).await.unwrap();
+            }
+            writer.write_all(&frame(PONG, b"")).await.unwrap();
+            reader.unsplit(writer)
+        }
+    });
+    peer = sent.await.unwrap();
+    assert!(!served.is_finished(), "{:?}", flow.with(|state| state.failures.clone()));
+    drop(peer);
+    served.await.unwrap();
 }
