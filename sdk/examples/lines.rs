@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite> Live<S> {
                     Received::HandOver => return Ok(true),
                     Received::Closed => return Ok(false),
                 },
-                () = poll_fn(|cx| session.poll_hand_over(cx)), if !unsent.is_empty() => return Ok(true),
+                end = poll_fn(|cx| session.poll_end(cx)), if !unsent.is_empty() => return Ok(end == Received::HandOver),
                 written = writer.write(unsent), if !unsent.is_empty() => drop(unsent.drain(..written?)),
                 read = async { ctx.ready().await; reader.read_buf(unread).await } => {
                     if read? == 0 {

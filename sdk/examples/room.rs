@@ -113,12 +113,12 @@ impl Live<'_> {
     /// may be given up, so that the connection moves whatever it waits for.
     async fn serve(&mut self, queued: &mut Vec<Value>) -> Result<bool, SocketError> {
         let Self { socket, session, ctx } = self;
-        let wanted = || poll_fn(|cx| session.poll_hand_over(cx));
+        let ended = || poll_fn(|cx| session.poll_end(cx));
         loop {
             while !queued.is_empty() {
                 tokio::select! {
                     biased;
-                    () = wanted() => return Ok(true),
+                    end = ended() => return Ok(end == Received::HandOver),
                     room = poll_fn(|cx| socket.poll_ready_unpin(cx)) => room?,
                 }
                 match queued.remove(0).as_str() {
@@ -133,7 +133,7 @@ impl Live<'_> {
             // What several messages made is written at once.
             tokio::select! {
                 biased;
-                () = wanted() => return Ok(true),
+                end = ended() => return Ok(end == Received::HandOver),
                 flushed = socket.flush() => flushed?,
             }
             tokio::select! {

@@ -34,6 +34,8 @@
 //! one (`Ctx::tokio`). Sockets belong to the host too
 //! ([`HostStream`], [`Ctx::dial`]): that is what lets a connection outlive the code behind it.
 
+#![deny(missing_docs)]
+
 mod blocking;
 mod config;
 mod connection;

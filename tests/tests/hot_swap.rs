@@ -528,7 +528,7 @@ fn a_link_call_that_waits_over_a_swap_returns_exactly_once() {
 #[test]
 fn a_message_in_hand_is_finished_by_the_code_that_began_it() {
     let bay = Bay::with(&["swap-faults"]);
-    let host = bay.deaf_host(&through_keeps(json!({"ms": 300}))).start();
+    let host = bay.deaf_host(&through_keeps(json!({"ms": 2_000}))).start();
     let mut io = host.io();
     io.send_text("{}");
     // Until it is in hand.
@@ -782,7 +782,7 @@ fn a_connection_keeps_its_subprotocol_and_its_heartbeat() {
         .config(
             "c",
             "websocket-client",
-            json!({"path": server.url("/"), "wholemsg": "false", "hb": "1", "subprotocol": "a, b"}),
+            json!({"path": server.url("/"), "wholemsg": "false", "hb": "3", "subprotocol": "a, b"}),
         )
         .node("in", "websocket in", "forget", json!({"client": "c"}))
         .forget("forget", "out")

@@ -146,6 +146,20 @@ fn blocking_work_that_outlives_its_node_keeps_its_library_and_is_told_of() {
 }
 
 #[test]
+fn a_host_that_is_stopped_waits_for_no_blocking_work_and_no_runtime() {
+    let flow = Flow::new()
+        .node("r", "blocks-in-run", "", json!({"ms": 600_000}))
+        .node("s", "stuck-on-tokio", "out", json!({"ms": 600_000}))
+        .io("s");
+    let host = Host::builder().plugin(PLUGIN).flow(&flow).start();
+    host.wait_log("r*blocks");
+    assert_eq!(echo(&mut host.io(), "x")["payload"], "x");
+    let finished = host.stop();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stderr.contains("stopped flows"), "{}", finished.stderr);
+}
+
+#[test]
 fn a_runtime_of_a_nodes_own_leaves_nothing_behind() {
     let bay = Bay::with(&[PLUGIN]);
     let flow = Flow::new().node("t", "on-tokio", "out", json!({})).io("t");

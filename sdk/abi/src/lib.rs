@@ -7,6 +7,7 @@
 //! comes with a safe trait for the side that implements it and a safe handle for the side that calls it.
 //!
 //! Node authors use `flowbay-sdk`, not this crate.
+#![deny(missing_docs)]
 #![allow(non_local_definitions, non_camel_case_types, reason = "abi_stable's derives expand to both")]
 
 pub mod host;

@@ -1,5 +1,7 @@
 //! The `#[node]` attribute of the Flowbay SDK. Use it through `flowbay_sdk::node`.
 
+#![deny(missing_docs)]
+
 use proc_macro::TokenStream;
 use quote::quote;
 use syn::{

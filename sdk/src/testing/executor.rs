@@ -60,6 +60,12 @@ impl Begun {
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         lock(&self.0).push(Box::pin(task));
     }
+
+    /// Drops those that were begun and not polled.
+    pub fn clear(&self) {
+        let tasks = std::mem::take(&mut *lock(&self.0));
+        drop(tasks);
+    }
 }
 
 impl Executor {

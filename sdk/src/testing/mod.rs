@@ -682,6 +682,7 @@ impl<N> Drop for TestNode<N> {
     fn drop(&mut self) {
         // Its tasks first: they may hold what belongs to the node.
         self.executor = Executor::default();
+        self.host.begun.clear();
         self.node = None;
         for thread in std::mem::take(&mut *lock(&self.host.threads)) {
             let _ = thread.join();

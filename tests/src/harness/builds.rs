@@ -54,6 +54,21 @@ pub fn cargo(manifest: &Path, target: &Path, release: bool) {
     assert!(output.status.success(), "building {} failed:\n{text}", manifest.display());
 }
 
+/// Builds one package of a workspace, from what is on this machine already.
+pub(super) fn cargo_offline(manifest: &Path, target: &Path, package: &str) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--offline", "-p", package, "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(target);
+    let output =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "building {package} of {} failed:\n{text}", manifest.display());
+}
+
 /// The product's manifest for a copy of its plugins alone, with another version.
 fn plugins_only(manifest: &str, version: &str) -> String {
     let root = workspace().display();
@@ -80,6 +95,11 @@ fn plugins_only(manifest: &str, version: &str) -> String {
 
 /// Makes `to` have the files of `from`. Those that are alike are left alone, so that cargo sees no change.
 fn mirror(from: &Path, to: &Path) {
+    mirror_changed(from, to, &|_, bytes| bytes);
+}
+
+/// As [`mirror`], with each file as `change` makes it of the one that it is given.
+pub(super) fn mirror_changed(from: &Path, to: &Path, change: &dyn Fn(&Path, Vec<u8>) -> Vec<u8>) {
     fs::create_dir_all(to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
     let names = |folder: &Path| -> Vec<_> {
         let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -94,19 +114,20 @@ fn mirror(from: &Path, to: &Path) {
     for name in names(from) {
         let (from, to) = (from.join(&name), to.join(&name));
         if from.is_dir() {
-            mirror(&from, &to);
+            mirror_changed(&from, &to, change);
         } else {
-            write_changed(
-                &to,
-                &fs::read(&from).unwrap_or_else(|error| panic!("{}: {error}", from.display())),
-            );
+            let bytes = fs::read(&from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+            write_changed(&to, &change(&from, bytes));
         }
     }
 }
 
-fn write_changed(file: &Path, bytes: &[u8]) {
+pub(super) fn write_changed(file: &Path, bytes: &[u8]) {
     if fs::read(file).is_ok_and(|before| before == bytes) {
         return;
+    }
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     }
     // In one step: another process may be building from it.
     let new = file.with_extension(format!("new{}", std::process::id()));
@@ -114,7 +135,7 @@ fn write_changed(file: &Path, bytes: &[u8]) {
     fs::rename(&new, file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
-fn read(file: &Path) -> String {
+pub(super) fn read(file: &Path) -> String {
     fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
