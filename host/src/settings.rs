@@ -149,7 +149,7 @@ settings! {
 
     /// Bytes in one mailbox beyond which further messages are refused to Catch
     ///
-    /// 256 MiB: room for two messages of the largest size that a WebSocket node accepts (100 MiB).
+    /// 256 MiB: room for several messages of the largest size that a WebSocket client takes by default (64 MiB).
     [value_name = "BYTES", help_heading = "Nodes", hide_short_help = true]
     mailbox_cap_bytes: usize = 256 * MIB, within 1..=MAX_BYTES;
 
@@ -293,7 +293,7 @@ settings! {
 
     /// Connections open at once, WebSocket connections included; further ones are closed at once
     ///
-    /// 20,000 idle connections take about 160 MB. The host raises its limit of open files as far as it may.
+    /// 20,000 idle WebSocket connections take about 70 MB. The host raises its limit of open files as far as it may.
     [value_name = "CONNECTIONS", help_heading = "Server", hide_short_help = true]
     max_connections: usize = 20_000, within 1..=10_000_000;
 
@@ -325,7 +325,8 @@ settings! {
 
     /// Milliseconds that an outgoing connection may take, name look-up and TLS handshake included
     ///
-    /// 10 s: three attempts of TCP to reach a lossy peer; nodes try again anyway.
+    /// For nodes that set no time of their own (a websocket-client does). 10 s: three attempts of TCP to reach a lossy
+    /// peer; nodes try again anyway.
     [value_name = "MS", help_heading = "Server", hide_short_help = true]
     dial_timeout_ms: u64 = 10_000, within 1..=HOUR_MS;
 

@@ -142,6 +142,11 @@ const fn same(a: &str, b: &str) -> bool {
 #[macro_export]
 macro_rules! export_plugin {
     ($($node:ty),+ $(,)?) => {
+        // A second one in the library is an error that says so.
+        #[doc(hidden)]
+        #[allow(non_camel_case_types, dead_code)]
+        struct a_library_has_one_export_plugin;
+
         const _: () = {
             struct ThisPlugin;
 

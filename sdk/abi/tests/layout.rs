@@ -1,6 +1,7 @@
 //! The shape of the boundary, kept in `layout.txt`: whoever changes it sees that they do, and raises the version.
 //!
-//! What may change within one ABI major is said in `flowbay_abi::version`. After a change that is allowed:
+//! A version that is released is written into `released.txt`; from then on its shape cannot be written anew without
+//! raising the version. What may change within one ABI major is said in `flowbay_abi::version`. After a change that is allowed:
 //! `FLOWBAY_UPDATE_LAYOUT=1 cargo test -p flowbay-abi --test layout`.
 
 use std::{
@@ -81,6 +82,12 @@ fn the_shape_of_the_boundary_is_the_one_that_was_agreed() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/layout.txt");
     let shape = shape();
     if std::env::var_os("FLOWBAY_UPDATE_LAYOUT").is_some() {
+        let agreed = std::fs::read_to_string(&file).unwrap_or_default();
+        let same_version = agreed.lines().next() == shape.lines().next();
+        assert!(
+            agreed == shape || !same_version || !is_released(),
+            "ABI {ABI_VERSION} has been released with another shape: raise the version of flowbay-abi first"
+        );
         std::fs::write(&file, &shape).unwrap();
         return;
     }
@@ -92,6 +99,11 @@ fn the_shape_of_the_boundary_is_the_one_that_was_agreed() {
          without a new major is said there) and write layout.txt anew: see the head of this file",
         changed.join("\n")
     );
+}
+
+/// Whether the version is one that others build against: its layout is kept for good. (`released.txt` has one a line.)
+fn is_released() -> bool {
+    include_str!("released.txt").lines().any(|version| version == ABI_VERSION)
 }
 
 /// Lines that are in one and not in the other.

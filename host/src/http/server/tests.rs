@@ -88,6 +88,15 @@ fn status(answer: &str) -> u16 {
     status.and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
 }
 
+/// Waits for something to be so.
+async fn until(is_so: impl Fn() -> bool) {
+    let begin = std::time::Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it does not come to be");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn an_accepted_handshake_hands_the_stream_over_with_what_came_early() {
     let (server, routes) = server(Settings::default()).await;
@@ -490,9 +499,7 @@ async fn a_client_that_leaves_its_answer_lying_is_cut() {
     lazy.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     lazy.readable().await.unwrap();
     assert_eq!(places.taken(), 1);
-    while places.taken() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| places.taken() == 0).await;
     // One that reads gets it all.
     let mut slow = connect(&patient).await;
     slow.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -597,9 +604,7 @@ async fn plain_http_to_a_tls_port_is_told_so_and_garbage_is_cut() {
         let _ = client.read_to_end(&mut answer).await;
         assert!(!answer.starts_with(b"HTTP"), "{garbage:?}");
     }
-    while places.taken() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| places.taken() == 0).await;
 }
 
 #[tokio::test]
@@ -615,9 +620,7 @@ async fn a_tls_handshake_that_does_not_go_on_is_cut_and_keeps_no_stop_waiting() 
     let mut client = connect(&server).await;
     client.write_all(b"\x16\x03\x01\x02").await.unwrap();
     let places = server.places();
-    while places.taken() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| places.taken() > 0).await;
     server.stop().await;
     assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
 }

@@ -12,9 +12,7 @@
 
 #![forbid(unsafe_code)]
 
-use flowbay_sdk::{
-    Connection, ConnectionEnd, Request, Response, UpgradeAnswer, UpgradeRequest, prelude::*,
-};
+use flowbay_sdk::{Connection, ConnectionEnd, Request, Response, UpgradeAnswer, UpgradeRequest, prelude::*};
 
 /// The configuration, and the node.
 #[derive(serde::Deserialize)]
@@ -68,7 +66,8 @@ impl Node for Panics {
     fn new(config: Config, ctx: &Ctx) -> Result<Self, Error> {
         config.at("constructor");
         if config.at == "config" {
-            return Err(Error::new("not reached: the configuration is dropped first")).inspect_err(|_| drop(config));
+            return Err(Error::new("not reached: the configuration is dropped first"))
+                .inspect_err(|_| drop(config));
         }
         if ctx.restored().is_some() {
             config.at("restore");
