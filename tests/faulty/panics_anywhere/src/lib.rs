@@ -7,8 +7,8 @@
 //!
 //! The places: `constructor`, `config` (its drop, in the constructor), `restore`, `start`, `run`, `task`, `timer`,
 //! `task-drop`, `input`, `later`, `input-drop`, `direct`, `upgrade`, `request`, `request-later`, `request-drop`,
-//! `connection`, `connection-drop`, `lost`, `save`, `close`, `close-later`, `drop`. The node answers requests and
-//! upgrades at `/panics`.
+//! `connection`, `connection-drop`, `lost`, `save`, `close`, `close-later`, `drop`. The node answers requests at
+//! `/panics` and upgrades at `/panics-too`.
 
 #![forbid(unsafe_code)]
 
