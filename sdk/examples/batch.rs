@@ -35,8 +35,8 @@ impl Node for Batch {
     type Config = Config;
 
     fn new(config: Config, _ctx: &Ctx) -> Result<Self, Error> {
-        // A float becomes the nearest integer; there is no negative time.
-        Ok(Self { window_ms: config.window_ms.unwrap_or(100.0) as u64, waiting: Arc::default() })
+        // To the nearest millisecond. There is no negative time: `as` makes 0 of it.
+        Ok(Self { window_ms: config.window_ms.unwrap_or(100.0).round() as u64, waiting: Arc::default() })
     }
 
     async fn on_input(&self, msg: Msg, ctx: &Ctx) -> Result<(), Error> {

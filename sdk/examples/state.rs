@@ -63,6 +63,8 @@ impl Node for Average {
         // For other nodes of the tab, and for those everywhere.
         ctx.context_set(ContextScope::Flow, "", "averages.latest", Some(average.into()))?;
         ctx.context_set(ContextScope::Global, "", "lastNumber", Some(number.into()))?;
+        // What should still be known when the host has been started anew.
+        ctx.context_set(ContextScope::Node, "file", "seen", Some(seen.count.into()))?;
 
         msg.set("payload", average);
         ctx.send(msg);
@@ -99,6 +101,10 @@ mod tests {
         assert_eq!(average(&mut newer, 20), 15);
         assert_eq!(newer.context(ContextScope::Node, "highest"), Some(15.into()));
         assert_eq!(newer.context(ContextScope::Flow, "averages"), Some(value!({ "latest": 15 })));
+        assert_eq!(newer.context_in(ContextScope::Node, "file", "seen"), Some(2.into()));
+        // Each store has keys of its own.
+        assert_eq!(newer.context(ContextScope::Node, "seen"), None);
+        assert_eq!(newer.context_in(ContextScope::Node, "file", "highest"), None);
     }
 
     #[test]

@@ -110,6 +110,20 @@ mod tests {
         let Ok(mut newer) = node.hand_over::<Ticker>() else { panic!("it hands over") };
         newer.advance(Duration::from_millis(100));
         assert_eq!(numbers(&mut newer), [1, 2, 3]);
-        assert!(newer.close(true).0, "it closes by itself");
+    }
+
+    #[test]
+    fn it_says_how_far_it_came_when_it_closes() {
+        for (removed, said) in [(true, "removed after 2 messages"), (false, "stopped after 2 messages")] {
+            let mut node = ticker();
+            node.advance(Duration::from_millis(200));
+            node.log();
+            assert!(node.close(removed), "it closes by itself");
+            let log = node.log();
+            assert_eq!((log.len(), log[0].level, log[0].text.as_str()), (1, LogLevel::Warn, said));
+            assert_eq!(node.statuses(), [value!({})]);
+            node.advance(Duration::from_secs(1));
+            assert_eq!(numbers(&mut node), [1, 2], "nothing comes after that");
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use flowbay_sdk::{
-    Connection, ConnectionEnd, DialOptions, Received, UpgradeAnswer, UpgradeRequest,
+    Connection, ConnectionEnd, ContextScope, DialOptions, Queued, Received, Request, Response, UpgradeAnswer,
+    UpgradeRequest,
     prelude::*,
     testing::{Setup, TestNode},
     value,
@@ -131,13 +132,83 @@ fn a_successor_goes_on_with_what_was_saved_and_what_waited() {
     assert_eq!(payloads(&mut newer), [Value::from(5), Value::from(10)]);
 }
 
+/// Wants a property, and nothing else.
+#[derive(Deserialize)]
+struct Wants {
+    topic: String,
+}
+
+struct Topic(Wants);
+
+#[node("topic", inputs = 1, outputs = 3)]
+impl Node for Topic {
+    type Config = Wants;
+
+    fn new(config: Wants, ctx: &Ctx) -> Result<Self, Error> {
+        if ctx.restored().is_some() {
+            ctx.warn("this is written down by nobody");
+            return Err(Error::new("what was saved is unknown"));
+        }
+        Ok(Topic(config))
+    }
+
+    async fn on_input(&self, mut msg: Msg, ctx: &Ctx) -> Result<(), Error> {
+        msg.set("topic", self.0.topic.as_str());
+        ctx.send(msg);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_required_property_that_is_missing_is_named() {
+    let refused = Setup::new().config(value!({"topik": "x"})).create::<Topic>();
+    let error = refused.err().unwrap();
+    assert!(error.text().contains("topic"), "{error}");
+    let mut node = TestNode::<Topic>::new(value!({"topic": "x"}));
+    node.input(Msg::new());
+    assert_eq!(node.next_sent().topic(), &Value::from("x"));
+}
+
+#[test]
+fn a_node_that_cannot_hand_over_is_as_it_was() {
+    let mut node = Setup::new()
+        .config(value!({"step": 5, "topic": "x"}))
+        .context(ContextScope::Flow, "k", 1)
+        .create::<Counter>()
+        .unwrap();
+    node.input(Msg::with_payload("bad"));
+    node.input(Msg::with_payload("good"));
+    node.advance(Duration::from_millis(100));
+    let Err((mut node, error)) = node.hand_over::<Topic>() else { panic!("the new one refuses") };
+    assert_eq!(error.text(), "what was saved is unknown");
+    assert_eq!(payloads(&mut node), [Value::from(5)]);
+    assert_eq!((node.failures().len(), node.completed().len(), node.log()), (1, 1, vec![]));
+    assert_eq!(node.context(ContextScope::Flow, "k"), Some(1.into()));
+    node.input(Msg::new());
+    node.advance(Duration::from_millis(100));
+    assert_eq!(payloads(&mut node), [Value::from(10)]);
+    assert!(node.hand_over::<Counter>().is_ok(), "another one may still take over");
+}
+
+#[test]
+fn a_node_with_messages_in_hand_does_not_hand_over() {
+    let mut node = TestNode::<Counter>::new(value!({"step": 1}));
+    node.input(Msg::new());
+    node.input(Msg::new());
+    let Err((mut node, error)) = node.hand_over::<Counter>() else { panic!("it is busy") };
+    assert_eq!((error.text(), node.unfinished()), ("1 messages are in hand", 2));
+    node.advance(Duration::from_millis(200));
+    assert_eq!(node.completed().len(), 2);
+    assert!(node.hand_over::<Counter>().is_ok());
+}
+
 /// Answers what its peers write with what they wrote, and is told to write by messages.
 #[derive(Default)]
 struct Echo {
     dialled: AtomicBool,
 }
 
-#[node("echo", inputs = 1)]
+#[node("echo", inputs = 1, outputs = 1)]
 impl Node for Echo {
     type Config = NoConfig;
 
@@ -161,7 +232,7 @@ impl Node for Echo {
         if request.value()["path"] == "/no" { UpgradeAnswer::refuse(403) } else { UpgradeAnswer::accept() }
     }
 
-    async fn on_connection(&self, connection: Connection, _: &Ctx) -> ConnectionEnd {
+    async fn on_connection(&self, connection: Connection, ctx: &Ctx) -> ConnectionEnd {
         let Connection { mut stream, session, state } = connection;
         let mut values = Vec::new();
         let mut bytes = [0; 16];
@@ -177,7 +248,12 @@ impl Node for Echo {
                             }
                         }
                     }
-                    Received::HandOver => return ConnectionEnd::HandOver { stream, state },
+                    Received::HandOver => {
+                        ctx.send(Msg::with_payload("it moves"));
+                        ctx.status(Status::new().text("moving"));
+                        ctx.warn("it moves");
+                        return ConnectionEnd::HandOver { stream, state };
+                    }
                     Received::Closed => return ConnectionEnd::Closed,
                 },
                 read = stream.read(&mut bytes) => match read {
@@ -246,7 +322,137 @@ fn a_peer_that_takes_nothing_makes_the_node_wait() {
 }
 
 #[test]
-fn a_node_closes_by_itself_or_is_given_up() {
-    let node = TestNode::<Counter>::new(value!({}));
-    assert!(node.close(true).0);
+fn what_a_node_does_while_its_connections_move_is_not_lost() {
+    let mut node = TestNode::<Echo>::new(value!({}));
+    let (_, _peer) = node.upgrade(value!({"path": "/yes"})).1.unwrap();
+    let Ok(mut newer) = node.hand_over::<Echo>() else { panic!("it moves") };
+    assert_eq!(newer.next_sent().payload(), &Value::from("it moves"));
+    assert_eq!((newer.statuses().len(), newer.log().len()), (1, 1));
+}
+
+/// Sends values to the sessions, three at a time.
+struct Talker;
+
+#[node("talker", inputs = 1, outputs = 2)]
+impl Node for Talker {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, _: &Ctx) -> Result<Self, Error> {
+        Ok(Talker)
+    }
+
+    async fn on_input(&self, msg: Msg, ctx: &Ctx) -> Result<(), Error> {
+        let id = msg.payload().as_str().unwrap_or_default().to_owned();
+        for value in ["a", "b", "c"] {
+            if ctx.session_send(&id, Value::from(value)) != Queued::Yes {
+                return Err(Error::new(format!("{value} is too much")));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_upgrade(&self, _: UpgradeRequest, _: &Ctx) -> UpgradeAnswer {
+        UpgradeAnswer::accept()
+    }
+
+    async fn on_connection(&self, connection: Connection, _: &Ctx) -> ConnectionEnd {
+        let mut values = Vec::new();
+        while let Received::Values(_) = connection.session.recv(&mut values).await {}
+        ConnectionEnd::Closed
+    }
+}
+
+#[test]
+fn a_session_whose_queue_is_full_is_cut() {
+    for (room, sessions) in [(2, 0), (3, 1)] {
+        let mut node = Setup::new().session_queue(room).create::<Talker>().unwrap();
+        let (id, peer) = node.upgrade(value!({"path": "/"})).1.unwrap();
+        node.input(Msg::with_payload(&*id));
+        assert_eq!((node.sessions().len(), peer.is_closed()), (sessions, sessions == 0));
+        let failures: Vec<_> = node.failures().into_iter().map(|failure| failure.text).collect();
+        assert_eq!(failures, ["c is too much"][sessions..]);
+    }
+}
+
+/// Takes half a second to close, and says so.
+struct Slow;
+
+#[node("slow", inputs = 1, outputs = 3)]
+impl Node for Slow {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, ctx: &Ctx) -> Result<Self, Error> {
+        let outputs = ctx.info()["wires"].as_array().map_or(0, |wires| wires.len());
+        ctx.status(Status::new().text(&format!("{outputs} outputs")));
+        Ok(Slow)
+    }
+
+    async fn run(&self, ctx: &Ctx) -> Result<(), Error> {
+        ctx.register_public("GET", "/slow")
+    }
+
+    async fn on_request(&self, _: Request, _: &Ctx) -> Response {
+        Response::status(204)
+    }
+
+    async fn on_close(&self, removed: bool, ctx: &Ctx) {
+        let closed = ctx.counter("slow_closed_total", "Closed");
+        ctx.status(Status::new().text("closing"));
+        ctx.sleep_ms(500).await;
+        closed.add(1);
+        ctx.send(Msg::with_payload(removed));
+        ctx.report_error(Error::new("closed"), None);
+    }
+}
+
+#[test]
+fn a_node_closes_by_itself_or_when_its_time_has_come() {
+    assert!(TestNode::<Counter>::new(value!({})).close(true));
+
+    let mut node = TestNode::<Slow>::new(value!({}));
+    node.statuses();
+    assert!(!node.is_closed() && !node.close(false));
+    assert_eq!(node.statuses()[0]["text"], "closing");
+    node.advance(Duration::from_millis(499));
+    assert!(!node.is_closed() && node.sent().is_empty());
+    node.advance(Duration::from_millis(1));
+    assert!(node.is_closed() && node.close(false));
+    assert_eq!(node.next_sent().payload(), &Value::from(false));
+    assert_eq!((node.failures()[0].text.as_str(), node.metric("slow_closed_total")), ("closed", Some(1)));
+    node.input(Msg::new());
+    assert_eq!((node.unfinished(), node.completed()), (0, vec![]));
+}
+
+#[test]
+fn a_node_that_closes_lets_go_of_its_connections() {
+    let mut node = TestNode::<Echo>::new(value!({}));
+    let (_, peer) = node.upgrade(value!({"path": "/yes"})).1.unwrap();
+    assert!(node.close(true));
+    assert!(peer.is_closed() && node.sessions().is_empty());
+}
+
+#[test]
+fn a_node_has_as_many_outputs_as_its_type_says() {
+    let mut node = TestNode::<Slow>::new(value!({}));
+    assert_eq!(node.statuses()[0]["text"], "3 outputs");
+}
+
+#[test]
+fn a_path_that_another_node_has_is_refused() {
+    let mut node = Setup::new().taken_path("/slow").create::<Slow>().unwrap();
+    assert_eq!((node.failures()[0].code.as_str(), node.routes().len()), ("ROUTE_TAKEN", 0));
+    let mut node = TestNode::<Slow>::new(value!({}));
+    assert_eq!((node.failures().len(), node.routes().len()), (0, 1));
+}
+
+#[test]
+fn each_context_store_has_keys_of_its_own() {
+    let node = Setup::new()
+        .context(ContextScope::Node, "k", 1)
+        .context_in(ContextScope::Node, "file", "k", 2)
+        .create::<Talker>()
+        .unwrap();
+    assert_eq!(node.context_in(ContextScope::Node, "memory", "k"), Some(1.into()));
+    assert_eq!(node.context_in(ContextScope::Node, "file", "k"), Some(2.into()));
+    assert_eq!(node.context_in(ContextScope::Flow, "file", "k"), None);
 }

@@ -348,9 +348,16 @@ fn a_file_that_is_no_plugin_is_explained() {
 #[test]
 fn a_plugin_that_would_be_refused_is_explained() {
     check_explained(&plugin("old-abi"), &["ABI 0.9.0", "to do   build the plugin with a flowbay-sdk"], false);
-    check_explained(&plugin("panics-on-load"), &["no root today"], false);
+    check_explained(&plugin("new-abi"), &["ABI 2.0.0", "to do   build the plugin with a flowbay-sdk"], false);
+    check_explained(
+        &plugin("wrong-layout"),
+        &["their types differ", "to do   build the plugin with the released"],
+        false,
+    );
+    check_explained(&plugin("panics-on-load"), &["no root today", "to do   a fault of the plugin"], false);
     check_explained(&plugin("aborts-panics"), &["panic = \"unwind\""], false);
-    check_explained(&plugin("exits-on-load"), &["ended the process that tried"], false);
+    check_explained(&plugin("exits-on-load"), &["ended the process that tried", "to do   a fault of"], false);
+    check_explained(&plugin("hangs-on-load"), &["had not finished loading", "to do   a fault of"], false);
 }
 
 #[test]

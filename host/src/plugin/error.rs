@@ -185,8 +185,23 @@ impl Refusal {
             Self::Layout { .. } => fixed("build the plugin with the released flowbay-sdk, unchanged"),
             Self::Description(_) => fixed("build it with the flowbay-sdk"),
             Self::AbortsOnPanic { .. } => fixed("build it with panic = \"unwind\", which is cargo's default"),
-            Self::Hung(_) => fixed("a plugin must not wait for anything while it is loaded"),
-            Self::Io(_) | Self::Open(_) | Self::Root(_) | Self::Crashed { .. } | Self::Probe(_) => None,
+            Self::Hung(_) => fixed("a fault of the plugin: it must not wait for anything while it is loaded"),
+            Self::Io(_) => {
+                fixed("see that it is there, that the host may read it, and that the disk has room")
+            }
+            Self::Open(_) => fixed(
+                "install what it says is missing, or build the plugin for this system, which may be older than the one \
+                 that it was built on",
+            ),
+            Self::Root(_) => fixed(
+                "a fault of the plugin: it has to be mended and built again, or removed from the plugin folder",
+            ),
+            Self::Crashed { .. } => fixed(
+                "a fault of the plugin or of a library in it: nothing of it may end the process while it is loaded",
+            ),
+            Self::Probe(_) => fixed(
+                "see that the host's own program can still be started, and that there are memory and processes for it",
+            ),
         }
     }
 }

@@ -74,6 +74,12 @@ impl Executor {
         self.begun.clone()
     }
 
+    /// Drops all tasks, those that were begun and not polled too.
+    pub fn clear(&mut self) {
+        self.tasks.clear();
+        self.begun.clear();
+    }
+
     /// Polls all tasks that can go on, until none can.
     ///
     /// # Panics

@@ -104,18 +104,20 @@ pub struct Attached {
     pub session: Arc<TestSession>,
 }
 
-/// The context stores: that of the node, of its flow, of all.
-#[derive(Default)]
-pub struct Contexts([Object; 3]);
+/// The context of the node, of its flow, of all; each has its stores by their names. A node and its successor share it.
+#[derive(Default, Clone)]
+pub struct Contexts(Arc<Mutex<[HashMap<String, Object>; 3]>>);
 
 impl Contexts {
-    /// One of them.
-    pub fn of(&mut self, scope: ContextScope) -> &mut Object {
-        match scope {
-            ContextScope::Node => &mut self.0[0],
-            ContextScope::Flow => &mut self.0[1],
-            ContextScope::Global => &mut self.0[2],
-        }
+    /// Looks at one store, or changes it. Without a name it is the default one, which is `memory`.
+    pub fn with<T>(&self, scope: ContextScope, store: &str, act: impl FnOnce(&mut Object) -> T) -> T {
+        let store = if store == "memory" { "" } else { store };
+        let place = match scope {
+            ContextScope::Node => 0,
+            ContextScope::Flow => 1,
+            ContextScope::Global => 2,
+        };
+        act(lock(&self.0)[place].entry(store.to_owned()).or_default())
     }
 }
 
@@ -139,9 +141,13 @@ pub struct Record {
     pub congested: bool,
     pub waiting: Vec<Waker>,
     pub sessions: HashMap<Str, Arc<TestSession>>,
+    /// Values that may wait for a session; `None` for any number.
+    pub session_queue: Option<usize>,
     pub attached: Vec<Attached>,
     pub dialled: VecDeque<Dialled>,
     pub routes: Vec<Value>,
+    /// Paths that are another node's.
+    pub taken_paths: Vec<String>,
     pub answered: Vec<(u64, Value)>,
     pub metrics: HashMap<String, Metric>,
     pub next_id: u64,
@@ -154,8 +160,8 @@ impl Record {
         format!("{:016x}", self.next_id).into()
     }
 
-    /// The same surroundings for a successor, and what was written down so far.
-    pub fn for_successor(&mut self) -> Self {
+    /// The same surroundings, for a successor.
+    pub fn for_successor(&self) -> Self {
         Self {
             info: self.info.clone(),
             env: self.env.clone(),
@@ -163,25 +169,41 @@ impl Record {
             credentials: self.credentials.clone(),
             others: self.others.clone(),
             routes: self.routes.clone(),
+            taken_paths: self.taken_paths.clone(),
             metrics: self.metrics.clone(),
-            context: std::mem::take(&mut self.context),
-            sent: std::mem::take(&mut self.sent),
-            delivered: std::mem::take(&mut self.delivered),
-            failures: std::mem::take(&mut self.failures),
-            completed: std::mem::take(&mut self.completed),
-            statuses: std::mem::take(&mut self.statuses),
-            debug: std::mem::take(&mut self.debug),
-            log: std::mem::take(&mut self.log),
+            context: self.context.clone(),
+            session_queue: self.session_queue,
             congested: self.congested,
             next_id: self.next_id,
             ..Self::default()
         }
     }
 
+    /// Takes over what the predecessor has written down till its end, before what is there, and what it attached last.
+    pub fn succeed(&mut self, old: &mut Self) {
+        fn before<T>(old: &mut Vec<T>, new: &mut Vec<T>) {
+            old.append(new);
+            std::mem::swap(old, new);
+        }
+        old.sent.append(&mut self.sent);
+        std::mem::swap(&mut old.sent, &mut self.sent);
+        before(&mut old.delivered, &mut self.delivered);
+        before(&mut old.failures, &mut self.failures);
+        before(&mut old.completed, &mut self.completed);
+        before(&mut old.statuses, &mut self.statuses);
+        before(&mut old.debug, &mut self.debug);
+        before(&mut old.log, &mut self.log);
+        for attached in old.attached.drain(..) {
+            self.sessions.insert(attached.id.clone(), attached.session.clone());
+            self.attached.push(attached);
+        }
+        self.next_id = self.next_id.max(old.next_id);
+    }
+
     /// A new session of the node's.
     pub fn open_session(&mut self) -> (Str, Arc<TestSession>) {
         let id = self.new_id();
-        let session = Arc::new(TestSession::new(id.clone()));
+        let session = Arc::new(TestSession::new(id.clone(), self.session_queue));
         self.sessions.insert(id.clone(), session.clone());
         (id, session)
     }
@@ -205,6 +227,15 @@ impl TestHost {
             msg,
         };
         lock(&self.record).failures.push(failure);
+    }
+
+    /// Queues a value for a session; one whose queue is full is gone.
+    fn push(&self, session: &TestSession, value: Value) -> Queued {
+        let queued = session.push(value);
+        if queued == Queued::Overflow {
+            lock(&self.record).sessions.remove(session.id());
+        }
+        queued
     }
 }
 
@@ -273,38 +304,38 @@ impl HostApi for TestHost {
         Value::Object(lock(&self.record).credentials.clone())
     }
 
-    fn context_get(&self, scope: ContextScope, _: &str, path: &str) -> Result<Option<Value>, NodeError> {
+    fn context_get(&self, scope: ContextScope, store: &str, path: &str) -> Result<Option<Value>, NodeError> {
         let path = parse(path)?;
-        let root = Value::Object(lock(&self.record).context.of(scope).clone());
+        let root = Value::Object(lock(&self.record).context.with(scope, store, |store| store.clone()));
         Ok(root.get_path(&path))
     }
 
     fn context_set(
         &self,
         scope: ContextScope,
-        _: &str,
+        store: &str,
         path: &str,
         value: Option<Value>,
     ) -> Result<(), NodeError> {
         let path = parse(path)?;
-        let mut record = lock(&self.record);
-        let store = record.context.of(scope);
-        let mut root = Value::Object(std::mem::take(store));
-        let result = match value {
-            Some(value) => root.set_path(&path, value).map_err(|error| NodeError::new(error.to_string())),
-            None => {
-                root.delete_path(&path);
-                Ok(())
+        lock(&self.record).context.with(scope, store, |store| {
+            let mut root = Value::Object(std::mem::take(store));
+            let result = match value {
+                Some(value) => root.set_path(&path, value).map_err(|error| NodeError::new(error.to_string())),
+                None => {
+                    root.delete_path(&path);
+                    Ok(())
+                }
+            };
+            if let Value::Object(object) = root {
+                *store = object;
             }
-        };
-        if let Value::Object(object) = root {
-            *store = object;
-        }
-        result
+            result
+        })
     }
 
-    fn context_keys(&self, scope: ContextScope, _: &str) -> Vec<Str> {
-        lock(&self.record).context.of(scope).keys().cloned().collect()
+    fn context_keys(&self, scope: ContextScope, store: &str) -> Vec<Str> {
+        lock(&self.record).context.with(scope, store, |store| store.keys().cloned().collect())
     }
 
     fn spawn(&self, task: FfiFuture<()>) {
@@ -330,7 +361,7 @@ impl HostApi for TestHost {
 
     fn session_send(&self, id: &str, value: Value) -> Queued {
         let session = lock(&self.record).sessions.get(id).cloned();
-        session.map_or(Queued::NoSession, |session| session.push(value))
+        session.map_or(Queued::NoSession, |session| self.push(&session, value))
     }
 
     fn session_broadcast(&self, value: Value) -> u64 {
@@ -342,7 +373,16 @@ impl HostApi for TestHost {
     }
 
     fn register_route(&self, route: Value) -> Result<(), NodeError> {
-        lock(&self.record).routes.push(route);
+        let mut record = lock(&self.record);
+        let path = route["path"].as_str().unwrap_or_default();
+        if record.taken_paths.iter().any(|taken| taken == path) {
+            let text = format!("the path {path} is taken by node another-node");
+            return Err(NodeError::new(text).with_code("ROUTE_TAKEN"));
+        }
+        // Its own it may ask for again, as a successor does.
+        if !record.routes.contains(&route) {
+            record.routes.push(route);
+        }
         Ok(())
     }
 
@@ -357,7 +397,7 @@ impl HostApi for TestHost {
             .filter(|(id, _)| !except.contains(&&***id))
             .map(|(_, session)| session.clone())
             .collect();
-        sessions.iter().filter(|session| session.push(value.clone()) == Queued::Yes).count() as u64
+        sessions.iter().filter(|session| self.push(session, value.clone()) == Queued::Yes).count() as u64
     }
 
     fn metric(&self, _: MetricKind, name: &str, _: &str) -> Metric {

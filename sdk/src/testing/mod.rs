@@ -81,6 +81,8 @@ pub struct TestNode<N> {
     pending: usize,
     serving: Vec<Serving>,
     tickets: u64,
+    /// Since the node is being closed: whether it is done with that.
+    closing: Option<Arc<Mutex<bool>>>,
     of: PhantomData<fn() -> N>,
 }
 
@@ -135,7 +137,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// A node with the id `node-under-test`, without a name, on the tab `flow-under-test`, with one output.
+    /// A node with the id `node-under-test`, without a name, on the tab `flow-under-test`, with a wire at each output.
     pub fn new() -> Self {
         let record = Record {
             info: Object::from([
@@ -145,7 +147,6 @@ impl Setup {
                 ("z", Value::from("flow-under-test")),
                 ("alias", Value::Null),
                 ("path", Value::from("flow-under-test")),
-                ("wires", value::Array::from_iter([Value::from(1)]).into()),
             ]),
             ..Record::default()
         };
@@ -187,10 +188,33 @@ impl Setup {
         self
     }
 
-    /// A top-level entry of a context store.
+    /// A top-level entry of the default context store.
     #[must_use]
-    pub fn context(mut self, scope: ContextScope, key: &str, value: impl Into<Value>) -> Self {
-        self.record.context.of(scope).insert(key, value);
+    pub fn context(self, scope: ContextScope, key: &str, value: impl Into<Value>) -> Self {
+        self.context_in(scope, "", key, value)
+    }
+
+    /// A top-level entry of a context store: `file` for instance. `memory` is the default one, as is the empty name;
+    /// every other name is a store of its own here, while the host takes the default one for a name that it does not
+    /// know.
+    #[must_use]
+    pub fn context_in(self, scope: ContextScope, store: &str, key: &str, value: impl Into<Value>) -> Self {
+        self.record.context.with(scope, store, |store| store.insert(key, value));
+        self
+    }
+
+    /// A path that another node has: a route there is refused with the code `ROUTE_TAKEN`.
+    #[must_use]
+    pub fn taken_path(mut self, path: &str) -> Self {
+        self.record.taken_paths.push(path.to_owned());
+        self
+    }
+
+    /// So many values may wait for a session of the node's, one at least; with one more the session is cut
+    /// ([`crate::Queued::Overflow`]). Without this any number may wait.
+    #[must_use]
+    pub fn session_queue(mut self, values: usize) -> Self {
+        self.record.session_queue = Some(values);
         self
     }
 
@@ -222,6 +246,8 @@ impl Setup {
     pub fn create<N: Node>(self) -> Result<TestNode<N>, Error> {
         let Self { config, restored, mut record } = self;
         record.info.insert("type", N::TYPE.name());
+        let outputs = N::TYPE.to_value()["outputs"].as_i64().unwrap_or(0);
+        record.info.insert("wires", value::Array::from_iter((0..outputs).map(|_| Value::from(1))));
         let executor = Executor::default();
         let host = Arc::new(TestHost {
             record: Mutex::new(record),
@@ -240,6 +266,7 @@ impl Setup {
             pending: 0,
             serving: Vec::new(),
             tickets: 0,
+            closing: None,
             of: PhantomData,
         };
         test.begin();
@@ -346,9 +373,14 @@ impl<N: Node> TestNode<N> {
         self.record().metrics.get(name).map(Metric::get)
     }
 
-    /// A top-level entry of a context store.
+    /// A top-level entry of the default context store.
     pub fn context(&self, scope: ContextScope, key: &str) -> Option<Value> {
-        self.record().context.of(scope).get(key).cloned()
+        self.context_in(scope, "", key)
+    }
+
+    /// A top-level entry of a context store; see [`Setup::context_in`].
+    pub fn context_in(&self, scope: ContextScope, store: &str, key: &str) -> Option<Value> {
+        self.record().context.with(scope, store, |store| store.get(key).cloned())
     }
 
     // ---- Time and pressure
@@ -371,6 +403,9 @@ impl<N: Node> TestNode<N> {
                 went_on = true;
             }
             if !went_on {
+                if self.is_closed() {
+                    self.end();
+                }
                 return;
             }
         }
@@ -429,13 +464,22 @@ impl<N: Node> TestNode<N> {
     }
 
     /// Swaps the node for a new one of type `M`, as the host does when newer code comes: the new one is created with
-    /// what this one saved, this one's tasks end, connections move, and messages that waited go to the new one.
+    /// what this one saved, this one's tasks end, connections move, and messages that waited go to the new one. So does
+    /// what this one has sent and reported, till its end, and the test has not taken yet.
+    ///
+    /// The host waits for messages that the node has in hand; here the test lets the node finish them first, by
+    /// [`Self::advance`] for instance. A type that takes any number (`concurrency = 0`) saves what it has in hand, and is
+    /// not waited for: its handlers end.
     ///
     /// # Errors
-    /// The node declines (it saved nothing), could not save, or the new one could not be created from it: the host
-    /// would stop and start it, or go on with the old one. This one is as it was.
+    /// The node has messages in hand, declines (it saved nothing), could not save, or the new one could not be created
+    /// from it: the host would wait, stop and start it, or go on with the old one. This one is as it was.
     pub fn hand_over<M: Node>(mut self) -> Result<TestNode<M>, (Box<Self>, Error)> {
         self.run();
+        if self.pending > 0 && N::TYPE.messages_in_hand() != 0 {
+            let text = format!("{} messages are in hand", self.pending);
+            return Err((Box::new(self), Error::new(text)));
+        }
         let state = match self.save() {
             Ok(Some(state)) => state,
             Ok(None) => return Err((Box::new(self), Error::new("the node saves no state"))),
@@ -448,7 +492,6 @@ impl<N: Node> TestNode<N> {
             begun: executor.begun(),
             threads: Mutex::default(),
         });
-        // The new one finds the same surroundings; what the old one still does is its own affair.
         *lock(&host.record) = self.record().for_successor();
         let node = match create::<M>(&host, &self.config, Some(state)) {
             Ok(node) => node,
@@ -458,6 +501,8 @@ impl<N: Node> TestNode<N> {
             serving.session.ask_for(true);
         }
         self.executor.run_until_idle();
+        self.settle();
+        lock(&host.record).succeed(&mut self.record());
         let mut successor = TestNode {
             node: Some(node),
             host,
@@ -468,6 +513,7 @@ impl<N: Node> TestNode<N> {
             pending: 0,
             serving: Vec::new(),
             tickets: self.tickets,
+            closing: None,
             of: PhantomData,
         };
         for Serving { id, session, ended } in std::mem::take(&mut self.serving) {
@@ -486,23 +532,49 @@ impl<N: Node> TestNode<N> {
     }
 
     /// Stops the node; `removed` when it is gone from the configuration. True when it was done with that by itself;
-    /// false when it still waits for something, and the host would stop waiting after the close timeout.
-    pub fn close(mut self, removed: bool) -> (bool, Vec<Sent>) {
-        let done = Arc::new(Mutex::new(false));
-        match self.node.as_ref().map(|node| node.on_close(removed)) {
-            Some(Ok(closing)) => {
-                let done = done.clone();
-                self.host.begun.spawn(async move {
+    /// false when it still waits for something: it goes on when time passes ([`Self::advance`]) or the test lets it
+    /// ([`Self::run`]), and [`Self::is_closed`] says when it is done. The host would stop waiting after the close timeout.
+    ///
+    /// What it sends and reports meanwhile can be asked for as ever. When it is done its connections are cut and its
+    /// tasks end; what it gets after that is lost.
+    pub fn close(&mut self, removed: bool) -> bool {
+        if self.closing.is_none() {
+            let done = Arc::new(Mutex::new(false));
+            self.closing = Some(done.clone());
+            self.record().routes.clear();
+            match self.node.as_ref().map(|node| node.on_close(removed)) {
+                Some(Ok(closing)) => self.host.begun.spawn(async move {
                     closing.await;
                     *lock(&done) = true;
-                });
+                }),
+                Some(Err(error)) => {
+                    self.host.failed(error, None);
+                    *lock(&done) = true;
+                }
+                None => *lock(&done) = true,
             }
-            Some(Err(error)) => self.host.failed(error, None),
-            None => {}
         }
         self.run();
-        let closed = *lock(&done);
-        (closed, self.sent())
+        self.is_closed()
+    }
+
+    /// Whether the node was told to close and is done with it.
+    pub fn is_closed(&self) -> bool {
+        self.closing.as_ref().is_some_and(|done| *lock(done))
+    }
+
+    /// The node is done with closing: what is left of it goes, as in the host.
+    fn end(&mut self) {
+        self.waiting.clear();
+        let sessions = std::mem::take(&mut self.record().sessions);
+        sessions.values().for_each(|session| session.close());
+        self.executor.run_until_idle();
+        self.settle();
+        self.executor.clear();
+        lock(&self.in_hand).clear();
+        self.pending = 0;
+        self.serving.clear();
+        self.node = None;
     }
 
     // ---- HTTP and connections

@@ -166,6 +166,8 @@ impl Drop for TestStream {
 /// A session of the node under test.
 pub struct TestSession {
     id: Str,
+    /// Values that may wait; `None` for any number.
+    limit: Option<usize>,
     queue: Mutex<Queue>,
 }
 
@@ -179,21 +181,33 @@ struct Queue {
 
 impl TestSession {
     /// An open session.
-    pub fn new(id: Str) -> Self {
-        Self { id, queue: Mutex::default() }
+    pub fn new(id: Str, limit: Option<usize>) -> Self {
+        Self { id, limit, queue: Mutex::default() }
     }
 
-    /// Queues a value for the connection.
+    /// Its id.
+    pub fn id(&self) -> &Str {
+        &self.id
+    }
+
+    /// Queues a value for the connection. One always fits; what is more than the limit cuts the session, and what waits
+    /// is dropped, as in the host.
     pub fn push(&self, value: Value) -> Queued {
         let mut queue = lock(&self.queue);
         if queue.closed {
             return Queued::NoSession;
         }
-        queue.values.push_back(value);
+        let full = !queue.values.is_empty() && self.limit.is_some_and(|limit| queue.values.len() >= limit);
+        if full {
+            queue.closed = true;
+            queue.values.clear();
+        } else {
+            queue.values.push_back(value);
+        }
         let waker = queue.waker.take();
         drop(queue);
         wake(waker);
-        Queued::Yes
+        if full { Queued::Overflow } else { Queued::Yes }
     }
 
     /// Asks for the connection, or takes that back.

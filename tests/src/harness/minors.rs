@@ -21,7 +21,7 @@ pub fn older_minor() -> PathBuf {
     LIBRARY.clone()
 }
 
-/// The same plugin of a newer minor: each table that crosses has an entry more, which the plugin uses.
+/// The same plugin of a newer minor: each table that crosses has an entry more; the plugin calls the host's.
 ///
 /// # Panics
 /// When the build fails.
@@ -109,6 +109,9 @@ fn with_version(manifest: &str, version: &str) -> String {
 const HOST: &str = "pub struct HostVTable {";
 const NODE: &str = "pub struct NodeVTable {";
 const ROOT: &str = "pub struct PluginRoot {";
+/// The tables that neither side looks for more in.
+const OTHERS: [(&str, &str); 3] =
+    [("abi/src/host.rs", "FutureVTable"), ("abi/src/io.rs", "IoVTable"), ("abi/src/io.rs", "SessionVTable")];
 
 /// Without the entries that came after the first minor, those behind the field that ends the prefix. What would call
 /// them finds that they are not there.
@@ -138,6 +141,13 @@ fn shortened(file: &str, text: &str) -> String {
 
 /// With one more entry in each table, and the calls that lead there.
 fn lengthened(file: &str, text: &str) -> String {
+    let mut text = text.to_owned();
+    for (_, table) in OTHERS.iter().filter(|(of, _)| *of == file) {
+        let entry = "from_the_future: unsafe extern \"C\" fn(*const ()) -> u64,\n";
+        let filled = "from_the_future: { unsafe extern \"C\" fn added(_: *const ()) -> u64 { 45 } added },";
+        text = entered(&text, &format!("pub struct {table} {{"), entry, table, filled);
+    }
+    let text = &text;
     match file {
         "abi/src/host.rs" => {
             let entry = "#[sabi(missing_field(option))]\nfrom_the_future: unsafe extern \"C\" fn(*const ()) -> u64,\n";
@@ -185,7 +195,8 @@ fn entered(text: &str, table: &str, entry: &str, name: &str, filled: &str) -> St
     let (before, body, after) = block(text, table);
     let text = format!("{before}{body}{entry}{after}");
     let (before, body, after) = block(&text, &format!("WithMetadata::new({name} {{"));
-    format!("{before}{body}{filled}\n{after}")
+    let comma = if body.trim_end().ends_with(',') { "" } else { "," };
+    format!("{before}{body}{comma}{filled}\n{after}")
 }
 
 /// A text before, inside and behind the braces that open with `head`.
@@ -251,6 +262,12 @@ mod tests {
             let text = read(&workspace().join("sdk").join(file));
             assert!(lengthened(file, &text).contains("from_the_future"), "{file}");
             assert!(!shortened(file, &text).contains("sabi(missing_field(option))"), "{file}");
+        }
+        for (file, table) in OTHERS {
+            let text = lengthened(file, &read(&workspace().join("sdk").join(file)));
+            for head in [format!("pub struct {table} {{"), format!("WithMetadata::new({table} {{")] {
+                assert!(block(&text, &head).1.contains("from_the_future"), "{head} of {file}");
+            }
         }
     }
 }
