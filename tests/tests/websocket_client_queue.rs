@@ -49,6 +49,21 @@ fn wait_error(io: &mut Client) -> Value {
     }
 }
 
+/// A metric of the client.
+fn metric(host: &Host, name: &str) -> f64 {
+    let reply = host.get("/metrics");
+    let (name, node) = (format!("flowbay_{name}{{"), "node=\"client\"");
+    let line = reply.body.lines().find(|line| line.starts_with(&name) && line.contains(node));
+    let line = line.unwrap_or_else(|| panic!("no {name}:\n{}", reply.body));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// How many messages wait for a connection and with how many bytes, and how many were undelivered so far.
+fn figures(host: &Host) -> [f64; 3] {
+    ["websocket_waiting_messages", "websocket_waiting_bytes", "websocket_undelivered_total"]
+        .map(|name| metric(host, name))
+}
+
 /// That nothing connects, which takes a moment to see.
 fn assert_stays_away(server: &WsServer) {
     assert!(eventually_within(Duration::from_millis(300), || server.try_accept_tcp()).is_none());
@@ -68,6 +83,7 @@ fn a_message_without_a_connection_is_an_error_that_catch_nodes_see() {
     assert_eq!(msg["error"]["message"], expected);
     assert_eq!(msg["payload"], "too early");
     assert_eq!(msg["error"]["code"], "NOT_CONNECTED", "{msg}");
+    assert_eq!(figures(&host), [0.0, 0.0, 1.0]);
 
     let peer = server.accept();
     wait_event(&mut io, "connect");
@@ -79,6 +95,7 @@ fn a_message_without_a_connection_is_an_error_that_catch_nodes_see() {
         let msg = io.recv_json();
         if msg.get("error").is_some() {
             assert_eq!(msg["payload"], "too late");
+            assert_eq!(figures(&host), [0.0, 0.0, 2.0]);
             return;
         }
     }
@@ -97,8 +114,10 @@ fn messages_wait_for_the_connection_and_are_sent_in_order_before_newer_ones() {
     let msg = wait_error(&mut io);
     assert_eq!(msg["payload"], "one too many");
     assert_eq!(msg["error"]["code"], "QUEUE_FULL", "{msg}");
+    assert_eq!(figures(&host), [3.0, 3.0 * 65.0, 1.0]);
     let mut peer = server.accept();
     wait_event(&mut io, "connect");
+    assert_eq!(figures(&host), [0.0, 0.0, 1.0]);
     send(&mut io, "4");
     for payload in ["1", "2", "3", "4"] {
         assert_eq!(peer.socket.recv_text(), payload);
@@ -137,6 +156,7 @@ fn what_waits_survives_a_swap() {
     send(&mut io, "3");
     send(&mut io, "4");
     assert_eq!(wait_error(&mut io)["payload"], "4", "the limit is that of all");
+    assert_eq!(figures(&host), [3.0, 3.0 * 65.0, 1.0]);
     // The first attempt went with the code that made it.
     drop(server.accept_tcp());
     let mut peer = server.accept();

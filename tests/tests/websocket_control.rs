@@ -81,6 +81,19 @@ fn a_message_goes_to_one_to_several_to_all_but_some_or_to_all() {
 }
 
 #[test]
+fn whom_a_message_excepts_does_not_get_it_even_without_a_type_and_that_of_something_else_is_for_all() {
+    let host = Host::run(&addressed(json!({})));
+    let (mut clients, ids) = clients(&host, 2);
+    let mut io = host.io();
+    io.send_json(&json!({"payload": "for the second", "to": {"except": ids[0]}}));
+    io.send_json(&json!({"payload": "for all", "to": {"type": "tcp", "except": ids[0]}}));
+    assert_eq!(clients[1].recv_text(), "for the second");
+    for client in &mut clients {
+        assert_eq!(client.recv_text(), "for all");
+    }
+}
+
+#[test]
 fn a_broadcast_reaches_a_hundred_clients_but_the_one_it_came_from() {
     let host = Host::run(&addressed(json!({})));
     let (mut clients, ids) = clients(&host, 100);

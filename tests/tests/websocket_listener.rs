@@ -722,7 +722,7 @@ fn however_many_come_at_once_no_more_than_the_limit_stay() {
     let to = host.address();
     let all: Vec<_> =
         (0..20).map(|_| std::thread::spawn(move || Client::connect_with(to, "/ws", &[]))).collect();
-    let mut staying = 0;
+    let (mut staying, mut cut) = (0, 0);
     let mut held = Vec::new();
     for client in all {
         match client.join().unwrap() {
@@ -731,13 +731,20 @@ fn however_many_come_at_once_no_more_than_the_limit_stay() {
                 client.send_text("here");
                 match client.recv() {
                     Frame::Text(_) => staying += 1,
-                    other => assert_eq!(other, Frame::Close(Some((1013, "too many clients".to_owned())))),
+                    other => {
+                        assert_eq!(other, Frame::Close(Some((1013, "too many clients".to_owned()))));
+                        cut += 1;
+                    }
                 }
                 held.push(client);
             }
         }
     }
     assert_eq!(staying, 3, "{}", host.logs());
+    assert_eq!(metric(&host, "websocket_refused_total", "listener"), 17.0, "{cut} of them by 1013");
+    if cut > 0 {
+        host.wait_log("session * with 127.0.0.1:* is ended: too many clients");
+    }
 }
 
 #[test]
@@ -854,7 +861,12 @@ fn flood(host: &Host) -> RawPeer {
     for number in 0..FLOOD {
         io.send_json(&json!({"payload": format!("{number}:{rest}")}));
     }
-    // All of it has been queued, or not.
+    // All of it has been queued, or not. (Another client must not come into the flood: it might not keep up either.)
+    host.eventually("the flood is over", || {
+        let received = metric(host, "websocket_messages_received_total", "io");
+        let waiting = ["forget", "reply"].map(|node| metric(host, "mailbox_messages", node));
+        (received == FLOOD as f64 && waiting == [0.0, 0.0]).then_some(())
+    });
     let mut other = host.connect("/ws");
     io.send_json(&json!({"payload": "end"}));
     while other.recv_text() != "end" {}

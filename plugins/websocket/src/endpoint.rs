@@ -1,7 +1,7 @@
 //! One configuration and what goes through it: its users, its connections, its state.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::BuildHasher,
     hash::RandomState,
     pin::pin,
@@ -58,9 +58,10 @@ pub struct Endpoint {
     metrics: Metrics,
     /// Lines about connections that are ended because of what their peers do.
     cuts: Seldom,
-    /// The sessions of all open connections, also of those that the generation before still serves. The lock is held
-    /// while their number is published, so that statuses come in order.
-    open: Mutex<HashSet<Str>>,
+    /// The sessions of all open connections, also of those that the generation before still serves, each with its
+    /// `_session`, which the connection's messages share. The lock is held while their number is published, so that
+    /// statuses come in order.
+    open: Mutex<HashMap<Str, Value>>,
     /// Those of them that are to end.
     farewells: Farewells,
     /// The last connection has ended.
@@ -112,7 +113,9 @@ impl Endpoint {
         // whoever took over.
         let open = self.open();
         self.saved.store(true, Ordering::SeqCst);
-        let sessions: Vec<Value> = open.iter().map(Value::from).collect();
+        let sessions: Vec<Value> = open.keys().map(Value::from).collect();
+        // The values themselves: shared, not copied.
+        let described: Vec<Value> = open.values().cloned().collect();
         let (link, path_taken) = match &self.role {
             EndpointRole::Listener(listener) => (Value::Null, listener.path_taken()),
             EndpointRole::Client(client) => (client.save(), false),
@@ -121,6 +124,7 @@ impl Endpoint {
         Value::Object(Object::from([
             ("v", Value::from(STATE_VERSION)),
             ("sessions", Value::from(sessions)),
+            (DESCRIBED, Value::from(described)),
             ("link", link),
             (PATH_TAKEN, Value::from(path_taken)),
         ]))
@@ -172,7 +176,7 @@ impl Endpoint {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    fn open(&self) -> MutexGuard<'_, HashSet<Str>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Str, Value>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -230,12 +234,14 @@ impl Endpoint {
         let say = |id: &Str| self.farewells.say(id.clone(), request.clone());
         let open = self.open();
         match target {
-            Target::All => open.iter().for_each(say),
+            Target::All => open.keys().for_each(say),
             Target::AllBut(ids) => {
                 let ids: HashSet<&str> = ids.iter().copied().collect();
-                open.iter().filter(|id| !ids.contains(&***id)).for_each(say);
+                open.keys().filter(|id| !ids.contains(&***id)).for_each(say);
             }
-            Target::These { ids, .. } => ids.iter().filter_map(|id| open.get(*id)).for_each(say),
+            Target::These { ids, .. } => {
+                ids.iter().filter_map(|id| open.get_key_value(*id)).for_each(|(id, _)| say(id));
+            }
         }
         drop(open);
         // Said before: where it finds no room, the connection sees it when it has made some.
@@ -247,7 +253,7 @@ impl Endpoint {
         match payload::target(msg) {
             Target::These { ids, .. } => {
                 let open = self.open();
-                ids.iter().any(|id| open.contains(*id))
+                ids.iter().any(|id| open.contains_key(*id))
             }
             Target::All | Target::AllBut(_) => false,
         }
@@ -326,6 +332,9 @@ impl Endpoint {
             }
         };
         select(pin!(gone), pin!(self.ctx.sleep_ms(wait_ms))).await;
+        if let EndpointRole::Client(client) = &self.role {
+            client.stopped(self);
+        }
     }
 
     /// What ends a connection when the node is closed.
@@ -386,10 +395,8 @@ impl Endpoint {
     /// A connection could not be served any more, or not be taken over from the generation before. Nothing when its
     /// end was noticed already.
     pub fn lost(&self, session: &str) {
-        let is_open = self.open().contains(session);
-        if is_open {
-            let id = Str::from(session);
-            let session = session::minimal(&id);
+        let known = self.open().get_key_value(session).map(|(id, session)| (id.clone(), session.clone()));
+        if let Some((id, session)) = known {
             self.has_left(Left { id, session, ending: Ending::default(), unsent: Vec::new() });
         }
     }
@@ -410,7 +417,7 @@ impl Endpoint {
     }
 
     /// A connection has ended, of this generation or of the one before.
-    fn forget(&self, mut open: MutexGuard<'_, HashSet<Str>>, left: Left) {
+    fn forget(&self, mut open: MutexGuard<'_, HashMap<Str, Value>>, left: Left) {
         let Left { id, session, ending, unsent } = left;
         open.remove(&id);
         self.metrics.connections.set(open.len() as i64);
@@ -467,9 +474,22 @@ fn forget_secrets(state: &mut Value) {
     }
 }
 
-fn saved_sessions(saved: &Value) -> HashSet<Str> {
-    let sessions = saved["sessions"].as_array().into_iter().flatten();
-    sessions.filter_map(Value::as_str).map(Str::from).collect()
+/// In the saved state: the `_session` of each session, in any order. An older version does not say them.
+const DESCRIBED: &str = "described";
+
+fn saved_sessions(saved: &Value) -> HashMap<Str, Value> {
+    let values = |of: &'static str| saved[of].as_array().into_iter().flatten();
+    let mut sessions: HashMap<Str, Value> = values("sessions")
+        .filter_map(Value::as_str)
+        .map(Str::from)
+        .map(|id| (id.clone(), session::minimal(&id)))
+        .collect();
+    for session in values(DESCRIBED) {
+        if let Some(known) = session["id"].as_str().and_then(|id| sessions.get_mut(id)) {
+            *known = session.clone();
+        }
+    }
+    sessions
 }
 
 /// In a connection's state: what it is to end by.
@@ -534,7 +554,7 @@ impl<'a> Present<'a> {
             EndpointRole::Client(_) => Some(Box::new(Backlog::from_state(state))),
         };
         let mut open = endpoint.open();
-        open.insert(session.id().clone());
+        open.insert(session.id().clone(), value.clone());
         if let farewell @ Value::Object(_) = &state[FAREWELL] {
             endpoint.farewells.say(session.id().clone(), farewell.clone());
         }
@@ -545,15 +565,24 @@ impl<'a> Present<'a> {
             endpoint.users.status(&endpoint.connected(count, "connect", &value));
         }
         drop(open);
+        let present = Self { endpoint, session, value, backlog, ending: Mutex::default(), moves: false };
         // Several that are let in at the same moment each see the last place.
         if let EndpointRole::Listener(listener) = &endpoint.role
             && !moved
             && count as u64 > listener.max_clients()
         {
-            let this = Target::These { ids: vec![session.id()], impossible: 0 };
-            endpoint.end(&this, &close_request(Some(TRY_LATER), "too many clients"));
+            present.is_too_many();
         }
-        Self { endpoint, session, value, backlog, ending: Mutex::default(), moves: false }
+        present
+    }
+
+    /// There is no place for it: it is refused, as far as that is still possible.
+    fn is_too_many(&self) {
+        const WHY: &str = "too many clients";
+        self.endpoint.metrics.refused.inc();
+        self.log_cut(WHY);
+        let this = Target::These { ids: vec![self.session.id()], impossible: 0 };
+        self.endpoint.end(&this, &close_request(Some(TRY_LATER), WHY));
     }
 
     /// Says that it is ended by us; not for each of many.
@@ -695,51 +724,4 @@ pub fn new_id() -> Str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_that_were_saved_are_known_and_nothing_else_is() {
-        let json = |text: &str| Value::from_json(text.as_bytes()).unwrap();
-        for saved in ["null", "{}", r#"{"sessions":7}"#] {
-            assert!(saved_sessions(&json(saved)).is_empty(), "{saved}");
-        }
-        assert_eq!(saved_sessions(&json(r#"{"sessions":["a",1,"b"]}"#)).len(), 2);
-    }
-
-    #[test]
-    fn a_successor_hears_who_left_and_how_even_from_an_older_predecessor() {
-        let session = Value::from_json(br#"{"type":"websocket","id":"a","path":"/x"}"#).unwrap();
-        let ending = Ending { code: 4000, reason: "r".into() };
-        let left = Left { id: Str::from("a"), session: session.clone(), ending, unsent: vec!["m".into()] };
-        let heard = Left::from_value(&left.to_value()).unwrap();
-        assert_eq!((&*heard.id, heard.session, heard.unsent), ("a", session, vec![Value::from("m")]));
-        assert_eq!(heard.ending, left.ending);
-
-        let heard = Left::from_value(&Value::from_json(br#"{"left":"a"}"#).unwrap()).unwrap();
-        assert_eq!(heard.session, session::minimal(&Str::from("a")));
-        assert_eq!((heard.ending, heard.unsent), (Ending::default(), vec![]));
-        assert!(Left::from_value(&Value::Null).is_none());
-    }
-
-    #[test]
-    fn the_secret_of_a_request_is_forgotten_and_the_rest_is_not() {
-        let mut state =
-            Value::from_json(br#"{"request":{"path":"/x","headers":{"authorization":"s","a":"1"}}}"#)
-                .unwrap();
-        forget_secrets(&mut state);
-        assert_eq!(state.to_json().unwrap(), r#"{"request":{"path":"/x","headers":{"a":"1"}}}"#);
-        for mut odd in [Value::Null, Value::from(7), Value::from_json(br#"{"request":[]}"#).unwrap()] {
-            let before = odd.clone();
-            forget_secrets(&mut odd);
-            assert_eq!(odd, before);
-        }
-    }
-
-    #[test]
-    fn ids_are_16_hexadecimal_digits_and_differ() {
-        let ids: std::collections::HashSet<String> = (0..1000).map(|_| new_id().to_string()).collect();
-        assert_eq!(ids.len(), 1000);
-        assert!(ids.iter().all(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
-    }
-}
+mod tests;

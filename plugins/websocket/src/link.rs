@@ -7,7 +7,7 @@ use std::{
 };
 
 use flowbay_sdk::{
-    Counter, Ctx, Error, HostStream, LogLevel, Msg, Object, QueueOptions, Seldom, Session, Str, Value,
+    Counter, Ctx, Error, Gauge, HostStream, LogLevel, Msg, Object, QueueOptions, Seldom, Session, Str, Value,
 };
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
@@ -42,6 +42,8 @@ pub struct Client {
     /// The link was changed by another than the client's own task.
     changed: Notify,
     reconnects: Counter,
+    waiting_messages: Gauge,
+    waiting_bytes: Gauge,
     failed: Seldom,
     ended: Seldom,
 }
@@ -94,16 +96,24 @@ impl Client {
         let address = Address::parse(&settings.path);
         let settings = ClientSettings::read(Options(&settings.options))?;
         let waiting = Waiting::new(settings.queue, &saved["waiting"]);
-        Ok(Self {
+        let client = Self {
             address,
             settings,
             queue,
             link: Mutex::new(Link::restore(saved, waiting, settings.reconnect)),
             changed: Notify::new(),
             reconnects: ctx.counter("websocket_reconnects_total", "Attempts of a client to connect again"),
+            waiting_messages: ctx
+                .gauge("websocket_waiting_messages", "Messages that wait for a client's next connection"),
+            waiting_bytes: ctx.gauge(
+                "websocket_waiting_bytes",
+                "Payload bytes of the messages that wait for a client's next connection, and 64 for each",
+            ),
             failed: Seldom::default(),
             ended: Seldom::default(),
-        })
+        };
+        client.show_waiting(&client.link());
+        Ok(client)
     }
 
     /// What a successor has to know.
@@ -141,6 +151,12 @@ impl Client {
         self.link().stage
     }
 
+    /// Publishes how much waits, after each change and under the same lock.
+    fn show_waiting(&self, link: &Link) {
+        self.waiting_messages.set(link.waiting.len() as i64);
+        self.waiting_bytes.set(link.waiting.bytes() as i64);
+    }
+
     // ---- Sending ----
 
     /// Sends a frame to the server, unless the message it was made from came from there. (That keeps a client that
@@ -148,7 +164,7 @@ impl Client {
     /// is no connection, the frame waits for the next one when the configuration says so.
     ///
     /// # Errors
-    /// There is no connection, and it does not wait.
+    /// There is no connection, and it does not wait. It is counted as undelivered.
     pub fn send(&self, endpoint: &Endpoint, msg: &Msg, frame: Value) -> Result<(), Error> {
         if endpoint.came_from_here(msg) {
             return Ok(());
@@ -166,8 +182,14 @@ impl Client {
             link.has_ended();
         }
         if link.waiting.is_on() {
-            return link.waiting.push(frame).map_err(|full| Error::from(full).with_code("QUEUE_FULL"));
+            let pushed = link.waiting.push(frame);
+            self.show_waiting(&link);
+            return pushed.map_err(|full| {
+                endpoint.metrics().undelivered.inc();
+                Error::from(full).with_code("QUEUE_FULL")
+            });
         }
+        endpoint.metrics().undelivered.inc();
         let (stage, server) = (link.stage_text(), self.server(&link));
         drop(link);
         Err(Error::new(format!("not connected to {server} ({stage}): the message is not sent"))
@@ -264,6 +286,7 @@ impl Client {
                 return Err(error);
             }
         }
+        self.show_waiting(&link);
         if !link.failure.is_empty() {
             link.failure.clear();
             drop(link);
@@ -327,17 +350,23 @@ impl Client {
         }
     }
 
-    /// The node is being closed: says so of a connection that will not be opened any more, and of messages that will
-    /// not be sent.
+    /// The node is being closed: says so of a connection that will not be opened any more.
     pub fn stop(&self, endpoint: &Endpoint) {
-        let (stage, unsent) = {
-            let link = self.link();
-            (link.stage, link.waiting.len())
-        };
-        if let (Stage::Opening, Ok(address)) = (stage, &self.address) {
+        if let (Stage::Opening, Ok(address)) = (self.stage(), &self.address) {
             endpoint.publish_error(&session_without_connection(address));
         }
+    }
+
+    /// The node is closed, and what waits will not be sent: also what the last connection has given back.
+    pub fn stopped(&self, endpoint: &Endpoint) {
+        let unsent = {
+            let mut link = self.link();
+            let unsent = link.waiting.take().len();
+            self.show_waiting(&link);
+            unsent
+        };
         if unsent > 0 {
+            endpoint.metrics().undelivered.add(unsent as u64);
             endpoint.ctx().warn(format!("stopped with {unsent} messages that waited for a connection"));
         }
     }
@@ -362,6 +391,7 @@ impl Client {
     pub fn connection_ended(&self, endpoint: &Endpoint, unsent: Vec<Value>) {
         let mut link = self.link();
         let left_out = link.waiting.put_back(unsent);
+        self.show_waiting(&link);
         match link.stage {
             Stage::Up(since) | Stage::Ended(since) => {
                 if since.elapsed() >= self.settings.reconnect.steady() {
@@ -374,9 +404,11 @@ impl Client {
         }
         drop(link);
         self.changed.notify_one();
-        if left_out > 0
-            && let Some(more) = self.ended.again()
-        {
+        if left_out == 0 {
+            return;
+        }
+        endpoint.metrics().undelivered.add(left_out as u64);
+        if let Some(more) = self.ended.again() {
             endpoint.ctx().warn(format!(
                 "{left_out} messages that a connection did not send do not fit into the queue for the next one{more}"
             ));
@@ -385,11 +417,17 @@ impl Client {
 
     // ---- Actions ----
 
-    /// Ends the connection, when it is among those meant. The next one comes as after any other end.
+    /// Ends the connection, when it is among those meant. The next one comes as after any other end. Ids of which it
+    /// has no connection are counted as undelivered, like a listener's.
     pub fn close(&self, endpoint: &Endpoint, target: &Target<'_>, request: Value) {
         let mut link = self.link();
-        let is_meant = link.session.as_ref().is_some_and(|id| target.has(id));
-        if is_meant && matches!(link.stage, Stage::Up(_)) {
+        let open = link.session.as_ref().filter(|_| matches!(link.stage, Stage::Up(_)));
+        let is_meant = open.is_some_and(|id| target.has(id));
+        if let Target::These { ids, impossible } = target {
+            let unknown = (ids.len() - usize::from(is_meant)) as u64 + impossible;
+            endpoint.metrics().undelivered.add(unknown);
+        }
+        if is_meant {
             link.end(endpoint, request);
             // What is sent from now on is for the next one.
             link.has_ended();

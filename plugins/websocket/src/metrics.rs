@@ -17,9 +17,9 @@ pub struct Metrics {
     pub bytes_received: Counter,
     /// Payload bytes of those given to a connection.
     pub bytes_sent: Counter,
-    /// Upgrades that were refused.
+    /// Upgrades that were refused, and connections that were ended at once because all places were taken.
     pub refused: Counter,
-    /// Messages for a session that there is not.
+    /// Messages for a session that there is not; on a client also those that it could not send or keep.
     pub undelivered: Counter,
     /// Connections that ended because the peer broke the protocol or went over a limit.
     pub protocol_errors: Counter,
@@ -37,8 +37,10 @@ impl Metrics {
                 .counter("websocket_bytes_received_total", "Payload bytes of data messages received"),
             bytes_sent: ctx.counter("websocket_bytes_sent_total", "Payload bytes of data messages sent"),
             refused: ctx.counter("websocket_refused_total", "Upgrades refused by the listener"),
-            undelivered: ctx
-                .counter("websocket_undelivered_total", "Messages for a session that does not exist"),
+            undelivered: ctx.counter(
+                "websocket_undelivered_total",
+                "Messages that were for no session, or that a client could neither send nor keep",
+            ),
             protocol_errors: ctx.counter(
                 "websocket_protocol_errors_total",
                 "Connections ended because the peer broke the protocol or a limit",

@@ -143,9 +143,13 @@ impl Target<'_> {
 }
 
 /// For which sessions a message is: those of its `_session.id`, which is one or an array of several; all but those of
-/// `_session.except` when it has no `id`; all when it has no `_session`, or that of something else.
+/// `_session.except` when it has no `id`; all when it has no `_session`, or that of something else. An `except` needs no
+/// `type`: a flow writes it by hand, and what it forgot must not send a message to those whom it excepts.
 pub fn target(msg: &Msg) -> Target<'_> {
-    let Some(session) = msg.get(SESSION).filter(|session| session["type"] == session::TYPE) else {
+    let is_ours = |session: &&Value| {
+        session["type"] == session::TYPE || session["type"].is_null() && !session["except"].is_null()
+    };
+    let Some(session) = msg.get(SESSION).filter(is_ours) else {
         return Target::All;
     };
     match (&session["id"], &session["except"]) {
@@ -368,7 +372,12 @@ mod tests {
             (r#"{"type":"websocket","id":null,"except":["a",7,"b"]}"#, Target::AllBut(vec!["a", "b"])),
             (r#"{"type":"websocket","except":[]}"#, Target::AllBut(vec![])),
             (r#"{"type":"websocket","id":"a","except":"a"}"#, these(&["a"], 0)),
+            (r#"{"except":"a"}"#, Target::AllBut(vec!["a"])),
+            (r#"{"type":null,"id":null,"except":["a","b"]}"#, Target::AllBut(vec!["a", "b"])),
+            (r#"{"id":"a","except":"b"}"#, these(&["a"], 0)),
             (r#"{"type":"tcp","id":"a","except":"b"}"#, Target::All),
+            (r#"{"type":"tcp","except":"b"}"#, Target::All),
+            (r#"{"id":"a"}"#, Target::All),
             ("{}", Target::All),
             (r#""websocket""#, Target::All),
             ("null", Target::All),

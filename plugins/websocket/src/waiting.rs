@@ -97,6 +97,11 @@ impl Waiting {
     pub fn len(&self) -> usize {
         self.frames.len()
     }
+
+    /// Bytes of their payloads as they are sent, each with [`OVERHEAD_BYTES`].
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 fn size_of(frame: &Value) -> usize {

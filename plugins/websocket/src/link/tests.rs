@@ -249,7 +249,7 @@ fn the_host_is_told_how_to_connect() {
 fn a_connection_that_nobody_uses_ends_after_five_seconds() {
     let mut pair = Pair::new("unused", value!({"path": "ws://h"}));
     let peer = pair.connect();
-    let (done, _) = std::mem::replace(&mut pair.out, user("nobody")).close(true);
+    let done = std::mem::replace(&mut pair.out, user("nobody")).close(true);
     assert!(done);
     pair.client.advance(Duration::from_millis(4_900));
     assert_eq!(peer.read(), b"");
@@ -295,6 +295,41 @@ fn what_is_sent_after_a_close_is_for_the_next_connection() {
     let peer = pair.connect();
     assert_eq!(peer.read().len(), 6 + 6);
     assert!(pair.out.failures().is_empty());
+}
+
+#[test]
+fn what_a_connection_gives_back_and_does_not_fit_is_counted_as_undelivered() {
+    let mut pair = Pair::new("no-fit", value!({"path": "ws://h", "queueWhileDisconnected": 2}));
+    let peer = pair.connect();
+    peer.set_room(Some(0));
+    for number in 0..100 {
+        pair.send(value!({"payload": number.to_string().repeat(10_000)}));
+    }
+    peer.close();
+    pair.client.run();
+    assert_eq!(pair.client.metric("websocket_waiting_messages"), Some(2));
+    assert!(pair.client.metric("websocket_waiting_bytes") > Some(20_000));
+    let undelivered = pair.client.metric("websocket_undelivered_total").unwrap();
+    let said = pair.said();
+    let expected = format!("{undelivered} messages that a connection did not send do not fit");
+    assert!(
+        undelivered > 10 && said.iter().any(|line| line.starts_with(&expected)),
+        "{undelivered}: {said:?}"
+    );
+}
+
+#[test]
+fn an_id_that_a_client_has_no_connection_of_is_counted_when_it_is_to_be_closed() {
+    let mut pair = Pair::new("unknown", value!({"path": "ws://h"}));
+    let _peer = pair.connect();
+    let session = pair.client.sessions()[0].clone();
+    let mut close = |id: Value| {
+        pair.send(value!({"action": "close", "_session": {"type": "websocket", "id": id}}));
+        pair.client.metric("websocket_undelivered_total")
+    };
+    assert_eq!(close("another".into()), Some(1));
+    assert_eq!(close(value!(["x", session.clone(), 7])), Some(3));
+    assert_eq!(close(session.into()), Some(4), "it is closing already");
 }
 
 #[test]
