@@ -202,6 +202,17 @@ fn unload(retired: Retired) {
     } else {
         MAPPED.fetch_sub(1, Ordering::Relaxed);
         tracing::debug!("{} is unloaded", file.display());
+        give_back_memory();
+    }
+}
+
+/// Gives the system back what loading, checking and handing over took for a moment: glibc keeps it otherwise, in pieces
+/// between what is in use, and with each swap there are more.
+fn give_back_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the call takes any number, and the allocator locks what it looks at.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -195,7 +195,7 @@ pub fn listening_addr(line: &str) -> Option<SocketAddr> {
     if !line.to_lowercase().contains("listening") {
         return None;
     }
-    let (_, rest) = line.split_once("http://")?;
+    let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
     let is_part = |c: char| c.is_ascii_alphanumeric() || ".:[]-".contains(c);
     let authority = rest.split(|c| !is_part(c)).next()?.trim_end_matches(['.', ':']);
     let (host, port) = authority.rsplit_once(':')?;

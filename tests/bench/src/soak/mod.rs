@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use flowbay_tests::harness::Certificate;
 use flowbay_tests::load::{EchoTimes, Load, Mode, Plan, tls};
 use serde_json::{Value, json};
 
@@ -69,6 +70,8 @@ pub struct Args {
 pub enum Role {
     /// Clients connect to it.
     Listener,
+    /// Clients connect to it by TLS. (Only with `--by watch`.)
+    TlsListener,
     /// It connects to a server.
     Client,
     /// It connects to a server by TLS.
@@ -119,11 +122,17 @@ fn start(tools: &Tools, args: &Args, rounds: &Rounds) -> Result<(SoakHost, Load)
         plan
     };
     let (host, load) = match args.role {
-        Role::Listener => {
-            let host = SoakHost::start(tools, rounds, &listener_flow(), args.by, &[])?;
+        Role::Listener | Role::TlsListener => {
+            let certificate = Certificate::First;
+            let (chain, key) = certificate.files();
+            let tls = [("FLOWBAY_TLS_CERT", chain.as_path()), ("FLOWBAY_TLS_KEY", key.as_path())];
+            let with_tls = args.role == Role::TlsListener;
+            let variables = if with_tls { &tls[..] } else { &[] };
+            let host = SoakHost::start(tools, rounds, &listener_flow(), args.by, variables)?;
             let paths = [("/echo", Mode::Payload), ("/echo", Mode::Payload), ("/whole", Mode::Whole)];
             let mut plan = plan(Plan::clients(host.addr(), &paths, args.clients));
             plan.come_and_go = args.come_and_go;
+            plan.client_tls = with_tls.then(|| certificate.trusted());
             let load = Load::start(plan).map_err(starting())?;
             (host, load)
         }
@@ -150,7 +159,8 @@ fn start(tools: &Tools, args: &Args, rounds: &Rounds) -> Result<(SoakHost, Load)
 }
 
 fn busy(tools: &Tools, args: &Args, mut rounds: Rounds) -> Result<Vec<Verdict>, Error> {
-    let come_and_go = if args.role == Role::Listener { args.come_and_go } else { 0 };
+    let listens = matches!(args.role, Role::Listener | Role::TlsListener);
+    let come_and_go = if listens { args.come_and_go } else { 0 };
     println!(
         "soak: {} {} connections, {} that come and go, messages of 16 to {} B, {} swaps of {}\n",
         args.clients,
@@ -350,6 +360,7 @@ impl Role {
     fn name(self) -> &'static str {
         match self {
             Role::Listener => "listener",
+            Role::TlsListener => "TLS listener",
             Role::Client => "client",
             Role::TlsClient => "TLS client",
         }
