@@ -50,8 +50,8 @@ impl Data<'_> {
     }
 }
 
-/// Values in the JSON of one entire message. A text of `[{"":0},…]` takes thirty times its size as values: 16 MiB of it
-/// would be half a gigabyte, for every peer that sends one. With this it is no more than about 150 MB.
+/// Values in the JSON of one entire message. A text of `[{"":0},…]` takes many times its size as values, and any
+/// peer may send it: this bounds what becomes of one message.
 const MAX_VALUES: usize = 1_000_000;
 
 /// Whether JSON has more values than `most`, by what separates them. Short texts, which cannot, are not even looked at.
